@@ -1,0 +1,245 @@
+"""Select, then train: score the candidate batch, keep the best rows, and let the user's step see only those."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_select import distributed
+from lightning_select.batch import take_rows
+from lightning_select.callbacks.base import SelectionCallback, entropy
+from lightning_select.callbacks.choice import checked_scores, checked_selection, generator_at
+from lightning_select.callbacks.stopwatch import Stopwatch
+from lightning_select.compat import next_batch_index
+from lightning_select.errors import ArgumentError, ConfigurationError, ReferenceModelError
+from lightning_select.protocols import Score, SelectionContext, Selector
+from lightning_select.schedule import Anneal, Schedule, resolve
+from lightning_select.signals.base import Signals
+from lightning_select.signals.contract import contract_error
+from lightning_select.signals.reference import Reference, UsesReference, open_reference
+from lightning_select.signals.scoring import StepRunner, rows_of
+from lightning_select.types import Batch, Float, Int
+
+__all__ = ["BatchSelection", "kept_count"]
+
+_WITHOUT_NEEDS = frozenset({"loss", "logits", "targets"})
+
+
+class BatchSelection(SelectionCallback):
+    r"""Keeps the most useful rows of every candidate batch; the training step never sees the others.
+
+    The loader yields candidate batches. Each one is scored by a forward pass that leaves no trace (no gradient,
+    evaluation mode, the Trainer's precision; logging, metrics, BatchNorm, every random generator and all else that the
+    step touches are as before), the selector takes a constant number of rows on the device, and every later hook and
+    the training step see just those. The module, the dataset and the collate function stay as they are.
+
+    Args:
+        score: Signals to one number per row, higher is more useful; a `Score` or a function ``signals -> scores``.
+        selector: Which rows to keep, given the scores.
+        keep: Share of the candidate batch (a float in (0, 1]) or number of rows (an int). May be an `Anneal`.
+        schedule: When to act; outside, whole batches are trained on.
+        name: Prefix of the metrics and key in the checkpoint; needed when two callbacks are of one kind.
+        train_mode: Score with every submodule in the mode it trains in (dropout, BatchNorm on the candidate batch)
+            instead of evaluation mode. For modules that cannot compute a loss in evaluation mode.
+        id_key: Entry of the batch that holds row ids (a key, or a position in a list); ``None`` takes them from the
+            loader's sampler, where a score needs them.
+        seed: Seed of selectors that draw. Draws are a function of (seed, step, rank).
+
+    Raises:
+        ArgumentError: A value is out of range.
+
+    Logs, on the logger's cadence: ``active``, ``kept_share``, ``score_kept``, ``score_dropped``, ``not_finite`` (rows
+    that could not be scored), ``scoring_seconds``, and ``weight_entropy``, ``weight_max`` for selectors with weights.
+
+    Example::
+
+        Trainer(callbacks=[BatchSelection(Loss(), TopK(), keep=0.25)])
+    """
+
+    def __init__(
+        self,
+        score: Score | Callable[..., Tensor],
+        selector: Selector,
+        *,
+        keep: float | int | Anneal,
+        schedule: Schedule | None = None,
+        name: str | None = None,
+        train_mode: bool = False,
+        id_key: str | int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(name or "batch_selection", schedule)
+        if not callable(score):
+            raise ArgumentError(f"BatchSelection.score must be callable, got {score!r}.")
+        if not isinstance(selector, Selector):
+            raise ArgumentError(
+                f"BatchSelection.selector must be a Selector (needs, with_replacement, __call__), got {selector!r}."
+            )
+        _check_keep(keep)
+        self.score = score
+        self.selector = selector
+        self.keep = keep
+        self.train_mode = train_mode
+        self.id_key = id_key
+        self.seed = seed
+        self._needs = (score.needs if isinstance(score, Score) else _WITHOUT_NEEDS) | selector.needs
+        self._state: Mapping[str, Tensor] = {}
+        self._reference: Reference | None = None
+        self._reference_state: Mapping[str, Any] = {}
+        self._runner: StepRunner | None = None
+        self._trainer: Any = None
+        self._sized = False
+        self._stopwatch = Stopwatch()
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Step between Trainer and module.
+
+        Raises:
+            ConfigurationError: Two of our callbacks have one name.
+            TrainingStepContractError: The module optimises by hand and has no ``selection_step``.
+        """
+        super().setup(trainer, pl_module, stage)
+        if stage != "fit" or self.interception is None:
+            return
+        if not pl_module.automatic_optimization and not hasattr(pl_module, "selection_step"):
+            raise contract_error(pl_module, "manual optimisation, where the step itself steps the optimiser")
+        self._trainer = trainer
+        self._sized = False
+        self._runner = self.interception.runner(train_mode=self.train_mode)
+        if "reference_loss" in self._needs and isinstance(self.score, UsesReference):
+            self._reference = open_reference(_name(self.score), self.score.reference, train_mode=self.train_mode)
+        if "ids" in self._needs or (self._reference is not None and self._reference.needs_ids):
+            self.interception.want_ids(self.id_key)
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Make the reference ready, which may mean to train it."""
+        super().on_train_start(trainer, pl_module)
+        if self._reference is not None and self.interception is not None:
+            self._reference.load_state_dict(self._reference_state)
+            self._reference.prepare(trainer, pl_module, self.interception.dataset_rows)
+
+    def reshape(self, batch: Batch) -> tuple[Batch, Tensor | None, Tensor | None]:
+        """The rows of ``batch`` to train on, their positions in it, and their weights."""
+        step, rows = self._trainer.global_step, rows_of(batch)
+        if not self.acts_at(step):
+            return batch, None, None
+        count = self._count(step, rows)
+        score = resolve(self.score, step, self.total_steps)
+        selector = resolve(self.selector, step, self.total_steps)
+        if count == rows and not selector.with_replacement:
+            self.say_once(f"{self.name} keeps every row of a batch of {rows}, so it has nothing to select.")
+            return batch, None, None
+        device = self._trainer.strategy.root_device
+        with self._stopwatch.on(device):
+            signals = self._measure(batch)
+            scores = checked_scores(_name(score), score(signals), rows)
+            place = (self.seed, step, next_batch_index(self._trainer), distributed.rank())
+            context = SelectionContext(
+                signals, generator_at(scores.device, *place), self._state_on(scores.device), step
+            )
+            selection = selector(scores, count, context)
+            index, weights = checked_selection(
+                _name(selector), selection, scores, count, self._verdicts, with_replacement=selector.with_replacement
+            )
+            self._state = selection.state
+        self._metrics = lambda: self._describe(scores, index, weights)
+        return take_rows(batch, index), index, weights
+
+    def state_dict(self) -> dict[str, Any]:
+        """Memory of the selector and of the reference; tensors and primitives only."""
+        reference = self._reference_state if self._reference is None else self._reference.state_dict()
+        return {
+            "selector": {key: value.detach().cpu() for key, value in self._state.items()},
+            "reference": dict(reference),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the memory of the run that saved it."""
+        self._state = dict(state_dict["selector"])
+        self._reference_state = dict(state_dict["reference"])
+
+    def _measure(self, batch: Batch) -> Signals:
+        if self._runner is None or self.interception is None:
+            raise ConfigurationError(f"{self.name} must be set up by a Trainer's fit before it can score a batch.")
+        signals = self._runner.measure(batch, self._needs)
+        ids = self.interception.ids
+        if ids is not None:
+            signals = replace(signals, ids=ids)
+        if self._reference is not None:
+            losses = self._reference.losses(batch, ids)
+            signals = replace(signals, reference_loss=losses)
+            self._judge_reference(signals, losses)
+        return signals
+
+    def _judge_reference(self, signals: Signals, losses: Float[Tensor, "rows"]) -> None:
+        """A table must know every row, and before the first step any reference must know the data better than we do."""
+        owner, unknown = _name(self.score), losses.isnan().sum()
+        if self._reference is not None and self._reference.needs_ids:
+            self._verdicts.note(owner, {"reference_known": (unknown > 0, unknown)})
+        if not self._checked and self._trainer.global_step == 0 and signals.loss is not None:
+            theirs, ours = float(losses.nanmean()), float(signals.loss.nanmean())
+            if theirs >= ours:
+                raise ReferenceModelError(
+                    f"{owner}.reference must know the data better than the untrained model, got a mean loss of "
+                    f"{theirs:.4g} on the first batch, where the model has {ours:.4g}. Train the reference longer."
+                )
+
+    def _count(self, step: int, rows: int) -> int:
+        keep = self.keep.at(step, self.total_steps) if isinstance(self.keep, Anneal) else self.keep
+        if isinstance(keep, int) and keep > rows and not self._sized:
+            raise ArgumentError(f"BatchSelection.keep must be at most the rows of a batch ({rows}), got {keep}.")
+        self._sized = True
+        return kept_count(keep, rows)
+
+    def _state_on(self, device: torch.device) -> Mapping[str, Tensor]:
+        return {key: value.to(device) for key, value in self._state.items()}
+
+    def _describe(
+        self, scores: Float[Tensor, "rows"], index: Int[Tensor, "kept"], weights: Float[Tensor, "kept"] | None
+    ) -> dict[str, float | Tensor]:
+        finite = scores.isfinite()
+        kept = torch.zeros_like(finite).index_fill(0, index, True)
+        metrics: dict[str, float | Tensor] = {
+            "active": 1.0,
+            "kept_share": index.numel() / scores.numel(),
+            "score_kept": _mean(scores, kept & finite),
+            "score_dropped": _mean(scores, ~kept & finite),
+            "not_finite": (~finite).sum().float(),
+            "scoring_seconds": self._stopwatch.seconds(),
+        }
+        if weights is not None:
+            metrics |= {"weight_entropy": entropy(weights), "weight_max": weights.max()}
+        return metrics
+
+
+def kept_count(keep: float | int, rows: int) -> int:
+    """How many of ``rows`` rows are kept: a share is rounded to the nearest count, and is never none.
+
+    Example:
+        >>> kept_count(0.25, 32), kept_count(0.01, 32), kept_count(8, 32), kept_count(64, 32)
+        (8, 1, 8, 32)
+    """
+    count = keep if isinstance(keep, int) else int(keep * rows + 0.5)
+    return min(max(count, 1), rows)
+
+
+def _check_keep(keep: float | int | Anneal) -> None:
+    for value in (keep.begin, keep.end) if isinstance(keep, Anneal) else (keep,):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        whole = isinstance(value, int) and not isinstance(keep, Anneal)
+        if not number or (whole and value < 1) or (not whole and not 0 < value <= 1):
+            raise ArgumentError(
+                f"BatchSelection.keep must be a share in (0, 1] or a number of rows (an int from 1), got {value!r}."
+            )
+
+
+def _mean(values: Tensor, where: Tensor) -> Tensor:
+    return torch.where(where, values, 0.0).sum() / where.sum()
+
+
+def _name(part: Any) -> str:
+    return getattr(part, "__name__", type(part).__name__)

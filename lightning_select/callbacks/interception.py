@@ -1,0 +1,166 @@
+"""The one place where lightning-select stands between the Trainer and the user's module.
+
+There is one `Interception` per fit, shared by all our callbacks, so that they stack in any order. It wraps three
+methods on the instances that the Trainer uses, and takes every wrap off again at the end of the fit or on an error:
+
+* ``strategy.batch_to_device``: a training batch that has just reached its device is cut to the selected rows, so that
+  every later hook and the training step see the same rows. (The module's own ``on_after_batch_transfer`` would be too
+  early a place: a data module may override it.)
+* ``module.training_step``: runs under `Capture` where weights are to be applied.
+* ``strategy.process_dataloader``: lets the row ids of a loader be recorded before its first batch is drawn.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lightning_select.callbacks.row_ids import RowIds
+from lightning_select.callbacks.weighing import WeighedStep
+from lightning_select.errors import ConfigurationError
+from lightning_select.signals.contract import contract_error
+from lightning_select.signals.probe import StepShape
+from lightning_select.signals.scoring import StepRunner, rows_of
+from lightning_select.types import Batch
+
+if TYPE_CHECKING:
+    from lightning_select.callbacks.base import SelectionCallback
+
+__all__ = ["Interception"]
+
+
+class Interception:
+    """The wraps of one fit, and the callbacks that share them.
+
+    Args:
+        trainer: The Trainer.
+        module: The LightningModule that it fits.
+    """
+
+    def __init__(self, trainer: Any, module: Any) -> None:
+        self.trainer = trainer
+        self.module = module
+        self.members: list[SelectionCallback] = []
+        self.shapes: dict[tuple[str, ...], StepShape] = {}
+        self.step: Callable[..., Any] = module.training_step
+        self._undo: list[Callable[[], None]] = []
+        self.ids: Tensor | None = None
+        self._row_ids: RowIds | None = None
+        self._weights: Tensor | None = None
+        self._weighed = WeighedStep(module, self.runner(train_mode=True))
+
+    @classmethod
+    def join(cls, member: SelectionCallback, trainer: Any, module: Any) -> Interception:
+        """The interception of this fit, opened by the first callback that asks."""
+        shared = (getattr(callback, "interception", None) for callback in trainer.callbacks)
+        found = next((one for one in shared if isinstance(one, cls) and one.module is module), None)
+        interception = found or cls(trainer, module)
+        interception.members.append(member)
+        if found is None:
+            interception._open()
+        return interception
+
+    def leave(self, member: SelectionCallback) -> None:
+        """The last one out takes the wraps off."""
+        if member in self.members:
+            self.members.remove(member)
+        if not self.members:
+            while self._undo:
+                self._undo.pop()()
+
+    def runner(self, *, train_mode: bool) -> StepRunner:
+        """Runs the module's own step without a trace."""
+        return StepRunner(self.module, self.trainer, self.step, shapes=self.shapes, train_mode=train_mode)
+
+    def want_ids(self, id_key: str | int | None) -> None:
+        """Have `ids` hold the row ids of every batch.
+
+        Raises:
+            ConfigurationError: Two callbacks look for the ids in different places.
+        """
+        if self._row_ids is not None and self._row_ids.id_key != id_key:
+            raise ConfigurationError(
+                f"id_key must be the same for all callbacks of a Trainer, got {self._row_ids.id_key!r} and {id_key!r}."
+            )
+        self._row_ids = self._row_ids or RowIds(id_key)
+
+    @property
+    def dataset_rows(self) -> int | None:
+        """Length of the training dataset, where its loader is listened to."""
+        return None if self._row_ids is None else self._row_ids.dataset_rows
+
+    def _open(self) -> None:
+        self._wrap(self.trainer.strategy, "batch_to_device", self._batch_to_device)
+        self._wrap(self.trainer.strategy, "process_dataloader", self._process_dataloader)
+        self._wrap(self.module, "training_step", self._training_step)
+
+    def _wrap(self, owner: Any, name: str, around: Callable[..., Any]) -> None:
+        """Put a plain function (a copy of the module must not copy us) in the instance's ``__dict__``."""
+        original = getattr(owner, name)
+        attributes = vars(owner)
+        held = {name: attributes[name]} if name in attributes else {}
+
+        @functools.wraps(original)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            return around(original, args, kwargs) if self.members else original(*args, **kwargs)
+
+        # Lightning looks one level below a wrap to see which arguments the step takes.
+        wrapped.__wrapped__ = getattr(original, "__wrapped__", original)
+        attributes[name] = wrapped
+
+        def undo() -> None:
+            if attributes.get(name) is wrapped:
+                del attributes[name]
+                attributes.update(held)
+
+        self._undo.append(undo)
+
+    def _in_order(self) -> list[SelectionCallback]:
+        return [callback for callback in self.trainer.callbacks if callback in self.members]
+
+    def _batch_to_device(self, original: Callable[..., Any], args: Any, kwargs: Any) -> Batch:
+        batch = original(*args, **kwargs)
+        if not self.trainer.training or batch is None:
+            return batch
+        self._weights = None
+        if self._row_ids is not None:
+            self.ids = self._row_ids.of(batch, rows_of(batch), self.trainer.strategy.root_device)
+        for member in self._in_order():
+            batch, index, weights = member.reshape(batch)
+            if index is not None:
+                self._weights = None if self._weights is None else self._weights[index]
+                self.ids = None if self.ids is None else self.ids[index]
+            if weights is not None:
+                self._weights = weights if self._weights is None else self._weights * weights
+        return batch
+
+    def _process_dataloader(self, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        loader = original(*args, **kwargs)
+        if self.trainer.training and self._row_ids is not None:
+            stop = self._row_ids.watch(loader)
+            self._undo += [] if stop is None else [stop]
+        return loader
+
+    def _training_step(self, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        weighers = [member for member in self._in_order() if member.weighs()]
+        if (self._weights is None and not weighers) or not torch.is_grad_enabled():
+            return original(*args, **kwargs)
+
+        def weigh(losses: Callable[[], Tensor], rows: int) -> Tensor | None:
+            total = self._weights
+            if total is not None and total.shape[0] != rows:
+                raise contract_error(
+                    self.module, f"{rows} rows of its own making, where {total.shape[0]} were weighted"
+                )
+            measured = losses() if weighers else None
+            for member in weighers:
+                weights = member.weigh(measured)
+                if weights is not None:
+                    total = weights if total is None else total * weights
+            return total
+
+        return self._weighed(original, args, kwargs, weigh)

@@ -1,0 +1,118 @@
+"""Reweight: measure the row losses of the training forward pass and weigh its gradient, without a second pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_select import distributed
+from lightning_select.callbacks.base import SelectionCallback, entropy
+from lightning_select.callbacks.choice import checked_weights
+from lightning_select.errors import ArgumentError, ConfigurationError
+from lightning_select.protocols import Weighting
+from lightning_select.schedule import Schedule, resolve
+from lightning_select.signals.contract import contract_error
+from lightning_select.types import Float
+
+__all__ = ["LossReweighting"]
+
+
+class LossReweighting(SelectionCallback):
+    r"""Weighs the rows of every training batch by their losses, in the same forward and backward pass.
+
+    The losses of all rows of all ranks go to the weighting; its weights are detached, brought to mean one, and
+    multiply the gradient of each row. The loss that the step returns and logs stays the unweighted one, so that curves
+    of different weightings can be compared. Rows without a finite loss count as zero and do not disturb the others.
+    With gradient accumulation, weights are of mean one within each micro-batch.
+
+    Args:
+        weighting: Losses to weights, a `Weighting` or any function ``losses -> weights``. It sees finite losses only:
+            a row without one shows the mean of the others and gets no weight, whatever the weighting says.
+        schedule: When to act; outside, all rows train alike.
+        name: Prefix of the metrics and key in the checkpoint; needed when two callbacks are of one kind.
+
+    Raises:
+        ArgumentError: A value is out of range.
+
+    Logs, on the logger's cadence: ``active``, ``weight_entropy`` (1: all alike), ``weight_max``, ``loss_mean``,
+    ``not_finite`` (rows without a finite loss).
+
+    Example::
+
+        Trainer(callbacks=[LossReweighting(DynamicLoss(strategy="linupper", temperature=0.4))])
+    """
+
+    def __init__(
+        self,
+        weighting: Weighting | Callable[[Tensor], Tensor],
+        *,
+        schedule: Schedule | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name or "loss_reweighting", schedule)
+        if not callable(weighting):
+            raise ArgumentError(f"LossReweighting.weighting must be callable, got {weighting!r}.")
+        self.weighting = weighting
+        self._trainer: Any = None
+        self._capacity = 0
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Step between Trainer and module.
+
+        Raises:
+            ConfigurationError: Two of our callbacks have one name.
+            TrainingStepContractError: The module optimises by hand.
+        """
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit" and not pl_module.automatic_optimization:
+            raise contract_error(pl_module, "manual optimisation, where the loss is used before anyone can weigh it")
+        self._trainer = trainer
+        self._capacity = 0
+
+    def weighs(self) -> bool:
+        """Is the method on at this step?"""
+        return self.acts_at(self._trainer.global_step)
+
+    def weigh(self, losses: Float[Tensor, "rows"] | None) -> Float[Tensor, "rows"] | None:
+        """Weights of mean one over the rows of all ranks; those of this rank."""
+        if losses is None:
+            return None
+        rows = losses.shape[0]
+        everyone = self._gather(losses)
+        finite = everyone.isfinite()
+        known = torch.where(finite, everyone, 0.0)
+        mean = known.sum() / finite.sum().clamp(min=1)
+        weighting = resolve(self.weighting, self._trainer.global_step, self.total_steps)
+        owner = getattr(weighting, "__name__", type(weighting).__name__)
+        raw = weighting(torch.where(finite, everyone, mean))
+        weights = checked_weights(owner, raw, everyone.shape[0], self._verdicts)
+        weights = torch.where(finite, weights, 0.0)
+        weights = weights * (finite.sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny))
+        weights = torch.where(finite.any(), weights, 1.0)
+        self._verdicts.note(type(self).__name__, {"finite_losses": (~finite.any(), finite.sum())})
+        start = distributed.rank() * self._capacity if self._capacity else 0
+        own = weights[start : start + rows]
+        self._metrics = lambda: {
+            "active": 1.0,
+            "weight_entropy": entropy(own),
+            "weight_max": own.max(),
+            "loss_mean": mean,
+            "not_finite": (~losses.isfinite()).sum().float(),
+        }
+        return own
+
+    def _gather(self, losses: Float[Tensor, "rows"]) -> Float[Tensor, "all"]:
+        """Losses of all ranks, each in as many places as the largest first batch of any rank had rows."""
+        if distributed.world_size() == 1:
+            return losses
+        if not self._capacity:
+            self._capacity = distributed.largest(losses.shape[0], losses.device)
+        if losses.shape[0] > self._capacity:
+            raise ConfigurationError(
+                f"LossReweighting must see its largest batch first when several ranks train, "
+                f"got {losses.shape[0]} rows after a first batch of {self._capacity}. Use batches of one size (drop_last=True)."
+            )
+        return distributed.gather_rows(losses, self._capacity).flatten()

@@ -1,0 +1,116 @@
+"""Which rows of the training dataset a batch holds, without an index column in it.
+
+A batch sampler draws the positions of each batch just before the batch is made, and a loader hands batches out in the
+order in which they were drawn. `RowIds` listens to the drawing and matches the batches as they arrive, whatever the
+dataset returns and whatever the collate function makes of it. An entry of the batch that holds ids is taken where the
+user names it.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from lightning_select.errors import RowIdError
+from lightning_select.types import Batch, Int
+
+__all__ = ["RowIds"]
+
+
+class RowIds:
+    """Row ids of the batches of one fit.
+
+    Args:
+        id_key: Key, attribute or position of the ids in the batch; ``None`` listens to the loader's batch sampler.
+    """
+
+    def __init__(self, id_key: str | int | None = None) -> None:
+        self.id_key = id_key
+        self.dataset_rows: int | None = None
+        self._drawn: collections.deque[Sequence[int]] = collections.deque()
+        self._loaders = 0
+        self._reason = "no training loader was set up while this fit was watched"
+
+    def watch(self, loader: Any) -> Callable[[], None] | None:
+        """Listen to a training loader from now on; the returned function stops it.
+
+        The batch sampler is replaced in the loader's ``__dict__``, because a DataLoader refuses the plain assignment.
+        """
+        if self.id_key is not None:
+            return None
+        self._loaders += 1
+        batches = getattr(loader, "batch_sampler", None)
+        if not isinstance(loader, DataLoader):
+            self._reason = f"the training loader is a {type(loader).__name__}, not a torch DataLoader"
+        elif isinstance(loader.dataset, IterableDataset):
+            self._reason = "the dataset is iterable, so that its rows have no ids"
+        elif batches is None:
+            self._reason = "the loader makes batches without a batch sampler (batch_size=None)"
+        elif not getattr(loader, "in_order", True):
+            self._reason = "the loader hands out batches in another order than it draws them (in_order=False)"
+        else:
+            self.dataset_rows = len(loader.dataset)  # type: ignore[arg-type]
+            vars(loader)["batch_sampler"] = _Listening(batches, self._drawn)
+            return lambda: vars(loader).update(batch_sampler=batches)
+        return None
+
+    def of(self, batch: Batch, rows: int, device: torch.device) -> Int[Tensor, "rows"]:
+        """Ids of the rows of the batch that arrived now; to be called once for every batch.
+
+        Raises:
+            RowIdError: There are no ids, or not one per row.
+        """
+        if self.id_key is not None:
+            return self._named(batch, rows)
+        if self._loaders > 1:
+            self._reason = f"there are {self._loaders} training loaders, each with rows of its own"
+        if self._loaders != 1 or not self._drawn:
+            raise RowIdError(
+                f"Row ids must come from the loader's sampler or from the batch, got neither: {self._reason}. "
+                "Put the ids into the batch and name them: id_key='index'."
+            )
+        ids = self._drawn.popleft()
+        if len(ids) != rows:
+            raise RowIdError(
+                f"Row ids must be one per row, got {len(ids)} drawn for a batch of {rows} rows: the dataset or "
+                "the collate function adds or drops rows. Put the ids into the batch and name them: id_key='index'."
+            )
+        return torch.tensor(ids, dtype=torch.int64).to(device, non_blocking=True)
+
+    def _named(self, batch: Batch, rows: int) -> Int[Tensor, "rows"]:
+        try:
+            by_key = isinstance(batch, Mapping) or isinstance(self.id_key, int)
+            ids = batch[self.id_key] if by_key else getattr(batch, str(self.id_key))
+        except (KeyError, IndexError, AttributeError, TypeError) as error:
+            raise RowIdError(f"id_key must name an entry of the batch, got {self.id_key!r}.") from error
+        if not isinstance(ids, Tensor) or ids.shape != (rows,) or ids.is_floating_point() or ids.dtype == torch.bool:
+            got = f"{ids.dtype} of shape {tuple(ids.shape)}" if isinstance(ids, Tensor) else type(ids).__name__
+            raise RowIdError(f"The batch entry {self.id_key!r} must hold {rows} whole numbers, got {got}.")
+        return ids.to(torch.int64)
+
+
+class _Listening:
+    """A batch sampler that notes what it draws; everything else is the inner one's."""
+
+    def __init__(self, inner: Any, drawn: collections.deque[Sequence[int]]) -> None:
+        self._inner = inner
+        self._drawn = drawn
+
+    def __iter__(self) -> Iterator[Any]:
+        self._drawn.clear()  # what was drawn ahead and never arrived belongs to an epoch that was cut short
+        for positions in self._inner:
+            self._drawn.append(list(positions))
+            yield positions
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_inner":  # not while copy and pickle build an empty one
+            raise AttributeError(name)
+        return getattr(self._inner, name)

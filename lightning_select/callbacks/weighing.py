@@ -1,0 +1,114 @@
+"""One training step whose rows count with different weights, in one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_select.errors import TrainingStepContractError
+from lightning_select.signals.base import Signals
+from lightning_select.signals.capture import Capture, Gate
+from lightning_select.signals.contract import contract_error, parse_output
+from lightning_select.signals.probe import Run
+from lightning_select.signals.reading import row_losses
+from lightning_select.signals.scoring import StepRunner, rows_of
+from lightning_select.types import Float
+
+__all__ = ["WeighedStep"]
+
+Weigh = Callable[[Callable[[], Tensor], int], "Float[Tensor, 'rows'] | None"]
+"""From a function that measures the row losses, and the number of rows, to the weights (``None``: all alike)."""
+
+
+class WeighedStep:
+    """Runs a training step and weighs its rows before the backward pass starts.
+
+    Args:
+        module: The LightningModule.
+        runner: Probes the step in the mode it trains in.
+    """
+
+    def __init__(self, module: nn.Module, runner: StepRunner) -> None:
+        self._module = module
+        self._runner = runner
+        self._ask_module = False
+
+    def __call__(self, step: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], weigh: Weigh) -> Any:
+        """What ``step`` returns; its backward pass will be weighted.
+
+        Raises:
+            TrainingStepContractError: The step cannot be read row by row.
+        """
+        batch = args[0] if args else next(iter(kwargs.values()))
+        rows = rows_of(batch)
+        if not self._ask_module and not self._runner.ready:
+            self._ask_module = not self._is_readable(batch)
+        with Capture(gated=True) as capture:
+            output = step(*args, **kwargs)
+        if output is None:
+            return None  # the module skips this batch, and Lightning says so
+        loss, losses = parse_output(self._module, output, rows)
+        if losses is not None:
+            return self._weigh_returned(output, loss, losses, weigh)
+        if self._ask_module:
+            return self._weigh_asked(output, loss, batch, rows, weigh)
+        run = Run(self._module, capture, loss, rows)
+        shape = self._runner.shape_for(run.names) or self._runner.probe(batch)
+        if shape.names != run.names:
+            raise contract_error(self._module, "other reductions in training than in a second run on the same batch")
+        count = rows
+        if shape.own_rows:
+            layouts = zip(capture.records, shape.layouts, strict=True)
+            count = next(record.terms.values.shape[0] for record, layout in layouts if layout is not None)
+        weights = weigh(lambda: row_losses(run, shape), count)
+        if weights is not None:
+            for record, layout in zip(capture.records, shape.layouts, strict=True):
+                if layout is not None:
+                    record.weigh(weights, layout)
+        return output
+
+    def _is_readable(self, batch: Any) -> bool:
+        """Probe the step; a step that cannot be read may still come with a ``selection_step`` that can."""
+        try:
+            self._runner.probe(batch)
+        except TrainingStepContractError:
+            if not hasattr(self._module, "selection_step"):
+                raise
+            return False
+        return True
+
+    def _weigh_returned(self, output: Any, loss: Tensor, losses: Tensor, weigh: Weigh) -> Any:
+        """The way out ``{"loss": ..., "sample_loss": ...}``."""
+        if not losses.requires_grad:
+            raise contract_error(self._module, "a 'sample_loss' without a gradient (was it detached?)")
+        weights = weigh(lambda: losses.detach().float(), losses.shape[0])
+        if weights is None:
+            return output
+        (reached,) = torch.autograd.grad(loss, losses, retain_graph=True, allow_unused=True)
+        if reached is not None:
+            gate = Gate(losses.shape, None)
+            gate.scale = weights
+            losses.register_hook(gate)  # type: ignore[no-untyped-call]
+            return output
+        return {**output, "loss": loss + _extra(losses, weights)}
+
+    def _weigh_asked(self, output: Any, loss: Tensor, batch: Any, rows: int, weigh: Weigh) -> Any:
+        """The way out ``selection_step``: its losses join the graph, at the price of a second forward pass."""
+        selection_step: Any = self._module.selection_step
+        signals = selection_step(batch)
+        losses = signals.loss if isinstance(signals, Signals) else None
+        if losses is None or losses.shape != (rows,) or not losses.requires_grad:
+            raise contract_error(self._module, "from selection_step no loss per row with a gradient, to be weighted")
+        weights = weigh(lambda: losses.detach().float(), rows)
+        if weights is None:
+            return output
+        weighted = loss + _extra(losses, weights)
+        return {**output, "loss": weighted} if isinstance(output, Mapping) else weighted
+
+
+def _extra(losses: Tensor, weights: Tensor) -> Tensor:
+    """What the mean of the losses lacks to be the weighted mean."""
+    return (losses * (weights - 1.0)).masked_fill(weights == 1.0, 0.0).mean()

@@ -1,0 +1,84 @@
+"""The only file that touches private names of Lightning and torch, and the only one that knows both namespaces.
+
+Every name here has a test that says what to do when it moves.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning_utilities.core import rank_zero
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+    from lightning.pytorch.loggers.logger import DummyLogger
+    from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
+else:
+    try:
+        from lightning.pytorch import Callback
+        from lightning.pytorch.loggers.logger import DummyLogger
+        from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+    except ImportError:  # only the older namespace is installed
+        from pytorch_lightning import Callback
+        from pytorch_lightning.loggers.logger import DummyLogger
+        from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
+
+__all__ = [
+    "Callback",
+    "DummyLogger",
+    "in_functorch",
+    "logs_at_this_step",
+    "next_batch_index",
+    "quiet_trainer",
+    "rank_zero_info",
+    "rank_zero_warn",
+]
+
+
+def logs_at_this_step(trainer: Any) -> bool:
+    """Is this batch one that the loggers hear of? The same rule as Lightning's own metrics."""
+    every = trainer.log_every_n_steps
+    return bool(every) and (trainer.fit_loop.epoch_loop._batches_that_stepped + 1) % every == 0
+
+
+def in_functorch() -> bool:
+    """Are we inside torch.func.vmap or grad, where tensors stand for many tensors?"""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def next_batch_index(trainer: Any) -> int:
+    """The ``batch_idx`` that the batch now on its way to the training step will get."""
+    return int(trainer.fit_loop.batch_idx) + 1 if trainer is not None else 0
+
+
+@contextmanager
+def quiet_trainer(trainer: Any, **kwargs: Any) -> Iterator[Any]:
+    """A small Trainer on one device, of the same namespace and precision as ``trainer``, that says and writes nothing.
+
+    A new Trainer takes this process for rank zero; the rank is put back when the small one has done its work.
+    """
+    kind = next(base for base in type(trainer).__mro__ if base.__name__ == "Trainer" and ".trainer." in base.__module__)
+    device = trainer.strategy.root_device
+    talker = logging.getLogger(f"{kind.__module__.split('.trainer.')[0]}.utilities.rank_zero")
+    level, rank = talker.level, getattr(rank_zero.rank_zero_only, "rank", None)
+    talker.setLevel(logging.ERROR)
+    try:
+        yield kind(
+            accelerator="cpu" if device.type == "cpu" else "auto",
+            devices=1 if device.type == "cpu" else [device.index or 0],
+            precision=trainer.precision,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            limit_val_batches=0,
+            **kwargs,
+        )
+    finally:
+        talker.setLevel(level)
+        if rank is not None:
+            vars(rank_zero.rank_zero_only)["rank"] = rank

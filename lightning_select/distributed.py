@@ -1,0 +1,49 @@
+"""What the ranks of a distributed run tell each other: values in fixed-size tensors, ids as int64 and apart."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lightning_select.types import Float
+
+__all__ = ["gather_rows", "largest", "rank", "world_size"]
+
+
+def world_size() -> int:
+    """Number of processes that train together; 1 outside a distributed run."""
+    return dist.get_world_size() if _running() else 1
+
+
+def rank() -> int:
+    """Global rank of this process; 0 outside a distributed run."""
+    return dist.get_rank() if _running() else 0
+
+
+def largest(value: int, device: torch.device) -> int:
+    """The largest ``value`` of any rank. Waits for the device; call it once, not in every step."""
+    if world_size() == 1:
+        return value
+    box = torch.tensor(value, device=device)
+    dist.all_reduce(box, op=dist.ReduceOp.MAX)
+    return int(box)
+
+
+def gather_rows(values: Float[Tensor, "rows"], capacity: int) -> Float[Tensor, "ranks capacity"]:
+    """The values of all ranks, one rank a line, padded with NaN to ``capacity`` so that every rank sends the same size.
+
+    Ranks may hold different numbers of rows (the last batch, a batch sampler by length); a fixed size keeps the
+    collective legal without asking first how many there are, which would wait for the device in every step.
+    """
+    padded = values.new_full((capacity,), float("nan"))
+    padded[: values.shape[0]] = values
+    if world_size() == 1:
+        return padded[None]
+    lines = [torch.empty_like(padded) for _ in range(world_size())]
+    dist.all_gather(lines, padded)
+    return torch.stack(lines)
+
+
+def _running() -> bool:
+    return dist.is_available() and dist.is_initialized()

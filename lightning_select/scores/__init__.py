@@ -1,0 +1,1 @@
+"""Scores: signals to one number per row, one method a file."""

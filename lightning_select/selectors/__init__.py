@@ -1,0 +1,1 @@
+"""Selectors: scores to the rows to keep, one method a file."""

@@ -1,0 +1,98 @@
+"""Signals: what one forward pass tells about each row of a batch."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lightning_select.errors import MissingSignalError
+from lightning_select.types import Bool, Float, Int, Num
+
+__all__ = ["SIGNAL_NAMES", "Signals"]
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What one forward pass tells about each row. A user's ``selection_step(batch)`` returns one of these.
+
+    Every field is ``None`` where it was not measured. ``tokens`` is a second axis of positions inside a row (the words
+    of a text, the pixels of an image); it is absent where a row is one prediction.
+
+    Attributes:
+        loss: Loss of each row, before any weighting.
+        logits: Scores before softmax or sigmoid, classes last.
+        targets: Class indices, class probabilities (one more axis) or, for a sigmoid, values in [0, 1].
+        valid: Which tokens count; ``None`` means all.
+        link: ``softmax`` over the last axis, or ``sigmoid`` of every number on its own.
+        hidden: Input of the last linear layer, token by token where logits have tokens.
+        reference_loss: Loss of each row under a reference model.
+        reward: Reward of each attempt at a row, or of its only attempt.
+        correct: Share of right answers of each row, in [0, 1].
+        ids: Position of each row in the training dataset, int64.
+    """
+
+    loss: Float[Tensor, "rows"] | None = None
+    logits: Float[Tensor, "rows *tokens classes"] | None = None
+    targets: Num[Tensor, "rows *rest"] | None = None
+    valid: Bool[Tensor, "rows *tokens"] | None = None
+    link: Literal["softmax", "sigmoid"] = "softmax"
+    hidden: Float[Tensor, "rows *tokens features"] | None = None
+    reference_loss: Float[Tensor, "rows"] | None = None
+    reward: Num[Tensor, "rows *attempts"] | None = None
+    correct: Num[Tensor, "rows"] | None = None
+    ids: Int[Tensor, "rows"] | None = None
+
+    def need(self, name: str, owner: str, hint: str = "") -> Tensor:
+        """The signal ``name``, or an error that says who asked for it and how to provide it.
+
+        Raises:
+            MissingSignalError: The signal was not measured.
+        """
+        value = getattr(self, name)
+        if value is None:
+            raise MissingSignalError(
+                f"{owner} must have the signal '{name}', got only {', '.join(self.measured) or 'nothing'}. "
+                + (hint or _HINTS.get(name, ""))
+                + f" Or define selection_step(batch) on the module and return Signals({name}=...)."
+            )
+        return value
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Names of the signals that are there."""
+        return tuple(name for name in SIGNAL_NAMES if getattr(self, name) is not None)
+
+    @property
+    def rows(self) -> int | None:
+        """Number of rows, or ``None`` where nothing was measured."""
+        return next((int(getattr(self, name).shape[0]) for name in self.measured), None)
+
+    def take(self, index: Int[Tensor, "kept"]) -> Signals:
+        """The signals of the rows ``index``."""
+        return dataclasses.replace(self, **{name: getattr(self, name)[index] for name in self.measured})
+
+    def probabilities(self, owner: str) -> Float[Tensor, "rows *tokens classes"]:
+        """Predicted probabilities in float32: softmax over the classes, or the sigmoid of every number.
+
+        Raises:
+            MissingSignalError: There are no logits.
+        """
+        logits = self.need("logits", owner).float()
+        return torch.softmax(logits, dim=-1) if self.link == "softmax" else torch.sigmoid(logits)
+
+
+SIGNAL_NAMES = tuple(field.name for field in dataclasses.fields(Signals) if field.name != "link")
+"""Every signal that a score can ask for."""
+
+_HINTS = {
+    "logits": "The loss of the training step shows no logits: it is not a classification loss that we know.",
+    "targets": "The loss of the training step shows no targets.",
+    "hidden": "No linear layer feeds the logits of the training step.",
+    "reference_loss": "Give the score a reference (a table, a module, a checkpoint path or a holdout).",
+    "reward": "Rewards are not part of an ordinary training step.",
+    "ids": "Row ids come from the loader's sampler, or from the batch entry named by id_key.",
+}

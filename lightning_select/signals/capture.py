@@ -1,0 +1,224 @@
+"""Watch an unmodified training step: which reductions make up its loss, and what feeds them.
+
+`Capture` is a ``TorchFunctionMode``: inside it every torch function passes by once. It notes each reduction to a
+scalar (`Record`) and, where asked, the logits and the input of the last linear layer. The step itself computes what it
+always computes, bit for bit.
+
+When the step is going to be differentiated, each reduction also gets a gate: an identity in the forward pass whose
+backward pass multiplies the gradient of each row by that row's weight. Weights may be set until the backward pass
+starts, so one forward pass is enough to measure the losses and to weigh them. The gradient is that of the same step
+with every reduction ``sum(terms * norm)`` replaced by ``sum(w * terms * norm)``, for any number of reductions and any
+smooth combination of them; with unit weights it is the original gradient, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from lightning_select.compat import in_functorch
+from lightning_select.signals.reductions import REDUCERS, Reduction, Terms, recognise
+from lightning_select.signals.rows import Layout, spread
+from lightning_select.types import Float
+
+__all__ = ["Capture", "Gate", "Record"]
+
+_LOG_SOFTMAX = frozenset({F.log_softmax, torch.log_softmax, Tensor.log_softmax})
+_GATHER = frozenset({torch.gather, Tensor.gather})
+_WRITES = frozenset(
+    {getattr(owner, name) for owner in (Tensor, torch) for name in dir(owner) if name.endswith("_") and name[-2] != "_"}
+    | {getattr(Tensor, name) for name in dir(Tensor) if name.startswith("__i") and name.endswith("__")}
+    | {Tensor.__setitem__, Tensor.data.__set__}  # type: ignore[attr-defined]
+) - {Tensor.__init__, Tensor.__init_subclass__, Tensor.__int__, Tensor.__invert__, Tensor.__index__, Tensor.__iter__}
+"""Functions that change their first argument."""
+
+
+class Gate:
+    """A gradient hook that multiplies each entry by a scale set later; without a scale it changes nothing."""
+
+    def __init__(self, shape: torch.Size, row_axis: int | None) -> None:
+        self.shape = shape
+        self.row_axis = row_axis
+        self.scale: Tensor | None = None
+
+    def __call__(self, grad: Tensor) -> Tensor | None:
+        """The scaled gradient. A weight of zero silences even a gradient that is not finite."""
+        if self.scale is None:
+            return None
+        return (grad * self.scale).masked_fill(self.scale == 0, 0.0).to(grad.dtype)
+
+
+@dataclass
+class Record:
+    """One reduction that the step made.
+
+    Attributes:
+        reduction: The call.
+        scalar: Its result, as the autograd graph knows it.
+        gates: Where weights can act on its gradient.
+        linear: The input of the linear layer called last before it, where the hidden state was asked for.
+    """
+
+    reduction: Reduction
+    scalar: Tensor
+    gates: list[Gate] = field(default_factory=list)
+    linear: Tensor | None = None
+    _terms: Terms | None = None
+
+    @property
+    def terms(self) -> Terms:
+        """The detached terms, computed when first asked for."""
+        if self._terms is None:
+            self._terms = self.reduction.terms()
+        return self._terms
+
+    @property
+    def connected(self) -> bool:
+        """Can a gradient pass through the scalar?"""
+        return self.scalar.requires_grad
+
+    def weigh(self, weights: Float[Tensor, "rows"], layout: Layout) -> None:
+        """Set the weights of the rows before the backward pass starts."""
+        term_dims = self.terms.values.dim()
+        for gate in self.gates:
+            axis = layout.axis if gate.row_axis is None else gate.row_axis
+            if gate.row_axis is None and layout.axis > 0 and len(gate.shape) == term_dims + 1:
+                axis += 1  # the classes of F.cross_entropy stand before the positions
+            gate.scale = spread(weights, layout, axis, gate.shape)
+
+
+class Capture(TorchFunctionMode):
+    """Watches what runs inside it.
+
+    Args:
+        gated: Put a gate at every reduction, for a step that will be differentiated.
+        connected: Under no_grad, which reductions (in order) a gradient would reach. These are made leaves of a graph
+            of scalars, so that `coefficients` works without a graph of the model.
+        want_linear: Keep the input of the last linear layer.
+        before_write: Told about every function that is about to change a tensor in place.
+    """
+
+    def __init__(
+        self,
+        *,
+        gated: bool = False,
+        connected: Sequence[bool] | None = None,
+        want_linear: bool = False,
+        before_write: Callable[[Callable[..., Any], Any], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.records: list[Record] = []
+        self.log_softmax: tuple[Tensor, Tensor | None] | None = None
+        self.gathered: Tensor | None = None
+        self._gated = gated
+        self._connected = connected
+        self._want_linear = want_linear
+        self._before_write = before_write
+        self._linear: Tensor | None = None
+        self._marks = False
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """See every torch function once; only reductions are treated differently."""
+        kwargs = kwargs or {}
+        if func in REDUCERS:
+            return self._reduce(func, args, kwargs)
+        if torch.compiler.is_compiling():
+            return func(*args, **kwargs)
+        if self._before_write is not None:
+            for target in _targets(func, args, kwargs):
+                self._before_write(func, target)
+        if func is F.linear:
+            self._linear = args[0].detach() if self._want_linear else None
+        elif func in _LOG_SOFTMAX:
+            self.log_softmax = ((args[0] if args else kwargs["input"]).detach(), self._linear)
+        elif func in _GATHER and len(args) > 2:
+            self.gathered = args[2]
+        return self._call(func, args, kwargs)
+
+    def coefficients(self, loss: Tensor) -> list[Tensor | None]:
+        """``d loss / d scalar`` of every record; ``None`` where the loss does not depend on it."""
+        scalars = [record.scalar for record in self.records if record.connected]
+        if not scalars or not loss.requires_grad:
+            return [None] * len(self.records)
+        found = iter(torch.autograd.grad(loss.sum(), scalars, retain_graph=True, allow_unused=True))
+        return [next(found) if record.connected else None for record in self.records]
+
+    def _call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        if self._marks and not torch.is_grad_enabled() and _holds_marked_scalar(args):
+            with torch.enable_grad():
+                return func(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    # A compiled step breaks its graph here, so that reductions stay visible; the rest of it remains compiled.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _reduce(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        reduction = None if in_functorch() else recognise(func, args, kwargs)
+        if reduction is None:
+            return self._call(func, args, kwargs)
+        if torch.is_grad_enabled() and reduction.needs_gradient():
+            scalar, gates = _run_gated(reduction) if self._gated else (reduction.run(reduction.arguments), [])
+            self.records.append(Record(reduction, scalar, gates, self._linear))
+            return scalar.clone()  # the caller may add to its own loss in place
+        return self._observe(reduction)
+
+    def _observe(self, reduction: Reduction) -> Tensor:
+        terms = reduction.terms() if reduction.name.startswith("F.") and not torch.is_grad_enabled() else None
+        if terms is None:
+            scalar = self._call(lambda values: reduction.run(values), (reduction.arguments,), {})
+        else:
+            scalar = (terms.values * terms.norm).sum()
+        position = len(self.records)
+        marked = self._connected is not None and position < len(self._connected) and self._connected[position]
+        if marked and not scalar.requires_grad:
+            self._marks = True
+            scalar = scalar.detach().requires_grad_()
+        self.records.append(Record(reduction, scalar, linear=self._linear, _terms=terms))
+        if not scalar.requires_grad:
+            return scalar
+        with torch.enable_grad():
+            return scalar.clone()
+
+
+def _run_gated(reduction: Reduction) -> tuple[Tensor, list[Gate]]:
+    """Run the reduction with gates at the arguments that hold rows, or at its terms where rows share parameters."""
+    if not reduction.by_arguments:
+        scalar = reduction.run(reduction.arguments).detach()
+        terms = reduction.split(reduction.arguments)
+        values, gate = _gate(terms.values, None)
+        total = (values * terms.norm).sum()
+        return scalar + (total - total.detach()), [gate]
+    gated = {name: _gate(reduction.arguments[name], reduction.row_axis) for name in reduction.row_inputs()}
+    scalar = reduction.run({**reduction.arguments, **{name: value for name, (value, _) in gated.items()}})
+    return scalar, [gate for _, gate in gated.values()]
+
+
+def _gate(value: Tensor, row_axis: int | None) -> tuple[Tensor, Gate]:
+    gate = Gate(value.shape, row_axis)
+    view = value.view_as(value)
+    view.register_hook(gate)  # type: ignore[no-untyped-call]
+    return view, gate
+
+
+def _holds_marked_scalar(values: Iterable[Any]) -> bool:
+    for value in values:
+        if isinstance(value, Tensor):
+            if value.requires_grad and value.dim() == 0:
+                return True
+        elif isinstance(value, (list, tuple)) and _holds_marked_scalar(value):
+            return True
+    return False
+
+
+def _targets(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Sequence[Any]:
+    """The tensors that a call is about to change."""
+    if func in _WRITES or kwargs.get("inplace"):
+        return args[0] if args and isinstance(args[0], (list, tuple)) else args[:1]
+    return () if kwargs.get("out") is None else (kwargs["out"],)

@@ -1,0 +1,56 @@
+"""What a training step must show, and the error that says how to show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightning_select.errors import TrainingStepContractError
+
+__all__ = ["contract_error", "parse_output"]
+
+
+def contract_error(module: nn.Module, seen: str) -> TrainingStepContractError:
+    """The error for a step that cannot be read row by row; it shows both ways out as code.
+
+    Args:
+        module: Whose step it is.
+        seen: What was seen instead of one loss per row.
+    """
+    name = type(module).__name__
+    return TrainingStepContractError(
+        f"{name}.training_step must show one loss per row of the batch, got {seen}.\n"
+        "Either return the row losses beside the loss:\n"
+        "    def training_step(self, batch, batch_idx):\n"
+        "        losses = ...  # shape (rows,)\n"
+        '        return {"loss": losses.mean(), "sample_loss": losses}\n'
+        "or define a step of its own for selection:\n"
+        "    def selection_step(self, batch):\n"
+        "        return Signals(loss=...)  # from lightning_select import Signals; shape (rows,)"
+    )
+
+
+def parse_output(module: nn.Module, output: Any, rows: int) -> tuple[Tensor, Tensor | None]:
+    """The loss that a training step returned, and its row losses where it returned them as ``sample_loss``.
+
+    Raises:
+        TrainingStepContractError: It returned nothing, no loss, or row losses of a wrong shape.
+    """
+    losses = None
+    loss = output
+    if isinstance(output, Mapping):
+        loss, losses = output.get("loss"), output.get("sample_loss")
+    if not isinstance(loss, Tensor):
+        raise contract_error(module, f"{_kind(output)} instead of a loss")
+    if losses is not None and (not isinstance(losses, Tensor) or losses.shape != (rows,)):
+        shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+        raise contract_error(module, f"'sample_loss' of shape {shape} for a batch of {rows} rows")
+    return loss, losses
+
+
+def _kind(output: Any) -> str:
+    if isinstance(output, Mapping):
+        return f"a dict with the keys {sorted(map(str, output))}"
+    return "None" if output is None else type(output).__name__

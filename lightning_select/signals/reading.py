@@ -1,0 +1,146 @@
+"""Turn what a run of the step recorded into signals: row losses, logits, targets, the hidden state."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_select.signals.base import Signals
+from lightning_select.signals.capture import Record
+from lightning_select.signals.contract import contract_error
+from lightning_select.signals.probe import Run, StepShape
+from lightning_select.signals.rows import Layout, fold, row_values
+from lightning_select.types import Float
+
+__all__ = ["read_signals", "row_losses"]
+
+_CLASSIFYING = ("hidden", "logits", "targets", "valid")
+
+
+def row_losses(run: Run, shape: StepShape) -> Float[Tensor, "rows"]:
+    """The loss of each row: the terms of every reduction of rows, weighted by how much the reduction counts.
+
+    For a linear combination of means over equally long rows, the mean of the row losses is the loss.
+    """
+    total: Tensor | None = None
+    coefficients = run.capture.coefficients(run.loss)
+    known = any(coefficient is not None for coefficient in coefficients)
+    for record, layout, exact, kept in zip(
+        run.capture.records, shape.layouts, coefficients, shape.coefficients, strict=True
+    ):
+        coefficient = exact if known else kept
+        if layout is None or coefficient is None:
+            continue
+        values = record.terms.values
+        part = row_values(record.terms, layout, values.shape[0] if layout.own else run.rows) * coefficient
+        total = part if total is None else total + part
+    if total is None:
+        raise contract_error(run.module, "a loss that depends on none of the reductions seen before")
+    return total.float()
+
+
+def read_signals(run: Run, shape: StepShape, needs: Collection[str]) -> Signals:
+    """The signals of every row of the batch.
+
+    Raises:
+        TrainingStepContractError: The loss has rows of its own making, which are not those of the batch.
+    """
+    if shape.own_rows:
+        sizes = {record.terms.values.shape[0] for record in run.capture.records}
+        raise contract_error(run.module, f"loss terms of the module's own making ({sorted(sizes)} for {run.rows} rows)")
+    found: dict[str, Any] = {"loss": row_losses(run, shape)}
+    if any(name in needs for name in _CLASSIFYING):
+        found |= _classification(run, shape)
+    return Signals(**found)
+
+
+def _classification(run: Run, shape: StepShape) -> dict[str, Any]:
+    """Logits and what belongs to them, from the first classification loss, or from a hand-written one."""
+    for record, layout in zip(run.capture.records, shape.layouts, strict=True):
+        name = record.reduction.name.removeprefix("F.")
+        if layout is not None and name in _READERS:
+            return _READERS[name](record, layout, run.rows)
+    if run.capture.log_softmax is None:
+        return {}
+    logits, linear = run.capture.log_softmax
+    layout = next((layout for layout in shape.layouts if layout is not None), Layout(0))
+    if logits.dim() < 2 or logits.shape[0] % run.rows:
+        return {}
+    layout = Layout(0, inner=layout.inner and logits.shape[0] > run.rows)
+    index = run.capture.gathered
+    targets = index.squeeze(-1) if index is not None and index.dim() == logits.dim() else None
+    return _assemble(logits, targets, None, linear, layout, run.rows)
+
+
+def _softmax_loss(record: Record, layout: Layout, rows: int) -> dict[str, Any]:
+    arguments = record.reduction.arguments
+    logits, targets = arguments["input"].detach(), arguments["target"].detach()
+    hidden = record.linear
+    if "linear_weight" in arguments:
+        hidden, bias = logits, arguments.get("linear_bias")
+        logits = F.linear(logits, arguments["linear_weight"].detach(), None if bias is None else bias.detach())
+    elif logits.dim() > 2:
+        logits = logits.movedim(1, -1)
+        targets = targets.movedim(1, -1) if targets.dim() == logits.dim() else targets
+    if logits.dim() == 1:
+        return {}
+    return _assemble(logits, targets, record.terms.valid, hidden, layout, rows)
+
+
+def _divergence(record: Record, layout: Layout, rows: int) -> dict[str, Any]:
+    arguments = record.reduction.arguments
+    targets = arguments["target"].detach()
+    targets = targets.exp() if arguments.get("log_target") else targets
+    return _assemble(arguments["input"].detach(), targets, None, record.linear, layout, rows)
+
+
+def _sigmoid_loss(record: Record, layout: Layout, rows: int) -> dict[str, Any]:
+    arguments = record.reduction.arguments
+    logits, targets = arguments["input"].detach().float(), arguments["target"].detach()
+    if record.reduction.name == "F.binary_cross_entropy":
+        logits = torch.logit(logits, eps=1e-6)
+    logits, targets = fold(logits, layout, rows), fold(targets, layout, rows)
+    hidden = record.linear
+    hidden = fold(hidden, Layout(0, layout.inner), rows) if hidden is not None and hidden.dim() == 2 else None
+    return {"logits": logits, "targets": targets, "hidden": hidden, "link": "sigmoid"}
+
+
+def _assemble(
+    logits: Tensor, targets: Tensor | None, valid: Tensor | None, hidden: Tensor | None, layout: Layout, rows: int
+) -> dict[str, Any]:
+    """Rows first, tokens second where there are any, classes last."""
+    found: dict[str, Any] = {"logits": _by_row(logits, layout, rows, features=True)}
+    tokens = found["logits"].shape[1:-1]
+    if targets is not None:
+        found["targets"] = _by_row(targets, layout, rows, features=targets.dim() == logits.dim())
+    if valid is not None:
+        found["valid"] = _by_row(valid, layout, rows, features=False)
+    if hidden is not None and hidden.numel() and (hidden.numel() // hidden.shape[-1]) % rows == 0:
+        by_row = _by_row(hidden.reshape(-1, hidden.shape[-1]), Layout(0, layout.inner), rows, features=True)
+        if tokens and by_row.dim() == 3 and by_row.shape[1] == tokens[0] + 1:
+            by_row = by_row[:, :-1]  # a language model predicts the next token, so the last position has no target
+        if by_row.shape[1:-1] == tokens:
+            found["hidden"] = by_row
+    return found
+
+
+def _by_row(values: Tensor, layout: Layout, rows: int, *, features: bool) -> Tensor:
+    last = (values.shape[-1],) if features else ()
+    folded = fold(values, layout, rows)
+    tokens = folded.numel() // (rows * (last[0] if last else 1))
+    return folded.reshape(rows, *((tokens,) if tokens > 1 else ()), *last)
+
+
+_READERS = {
+    "cross_entropy": _softmax_loss,
+    "nll_loss": _softmax_loss,
+    "linear_cross_entropy": _softmax_loss,
+    "multi_margin_loss": _softmax_loss,
+    "kl_div": _divergence,
+    "binary_cross_entropy": _sigmoid_loss,
+    "binary_cross_entropy_with_logits": _sigmoid_loss,
+}

@@ -1,0 +1,249 @@
+"""Which torch calls turn row terms into a scalar, and what the terms of such a call are.
+
+A training loss is made of reductions: a loss function with ``reduction="mean"`` or ``"sum"``, or a hand-written
+``.mean()``, ``.sum()`` or norm down to one number. `recognise` tells whether a call is one of them and returns a
+`Reduction`, which can be run as it was called and taken apart into `Terms`::
+
+    scalar = sum(values * norm)
+
+Losses of torch.nn.functional are taken apart by calling them again with ``reduction="none"``, so the same code serves
+every one of them, with class weights, ``ignore_index`` and label smoothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_select.types import Bool, Float
+
+__all__ = ["LOSSES", "Reduction", "Terms", "recognise"]
+
+_CLASS_LOSSES = frozenset({"cross_entropy", "nll_loss", "linear_cross_entropy"})
+"""Losses with ``ignore_index`` and class weights that also weigh the mean."""
+
+_ROW_LOSSES = frozenset(
+    {"cosine_embedding_loss", "ctc_loss", "multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss"}
+    | {"triplet_margin_loss", "triplet_margin_with_distance_loss"}
+)
+"""Losses that give one term for each row of features."""
+
+_ELEMENT_LOSSES = frozenset(
+    {"binary_cross_entropy", "binary_cross_entropy_with_logits", "gaussian_nll_loss", "hinge_embedding_loss"}
+    | {"huber_loss", "kl_div", "l1_loss", "margin_ranking_loss", "mse_loss", "poisson_nll_loss", "smooth_l1_loss"}
+    | {"soft_margin_loss"}
+)
+"""Losses that give one term for each number."""
+
+LOSSES: frozenset[Callable[..., Tensor]] = frozenset(
+    getattr(F, name)
+    for name in _CLASS_LOSSES | _ROW_LOSSES | _ELEMENT_LOSSES
+    if hasattr(F, name)  # linear_cross_entropy is newer than the oldest torch that we support
+)
+"""Every function of torch.nn.functional with a ``reduction`` argument."""
+
+_MEANS = frozenset({torch.mean, Tensor.mean, torch.nanmean, Tensor.nanmean})
+_SUMS = frozenset({torch.sum, Tensor.sum, torch.nansum, Tensor.nansum})
+_DOTS = frozenset(
+    {torch.dot, Tensor.dot, torch.inner, Tensor.inner, torch.vdot, Tensor.vdot, torch.matmul, Tensor.matmul}
+)
+_NORMS = frozenset({torch.norm, Tensor.norm, torch.linalg.norm, torch.linalg.vector_norm})
+REDUCERS: frozenset[Any] = LOSSES | _MEANS | _SUMS | _DOTS | _NORMS
+
+_NOT_ROWS = frozenset({"weight", "pos_weight", "linear_weight", "linear_bias"})
+"""Tensor arguments of losses that every row shares."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """A scalar taken apart: ``scalar = sum(values * norm)``.
+
+    Attributes:
+        values: One term per row, or per token, in float32 at least.
+        norm: Factor of each term, broadcastable to ``values``.
+        valid: Which terms count (``ignore_index``); ``None`` means all.
+    """
+
+    values: Float[Tensor, "*shape"]
+    norm: Float[Tensor, "*#shape"] | float
+    valid: Bool[Tensor, "*shape"] | None = None
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """One recognised call.
+
+    Attributes:
+        name: Name of the function, as in torch.
+        arguments: What it was called with, by name.
+        run: Calls it with (possibly replaced) arguments.
+        split: Takes it apart into `Terms`.
+        row_axis: Axis of the rows in the arguments that hold them, where it is not the axis of the terms.
+        by_arguments: Do all tensors that need a gradient hold rows? Then weighting can act on their gradients.
+    """
+
+    name: str
+    arguments: Mapping[str, Any]
+    run: Callable[[Mapping[str, Any]], Tensor]
+    split: Callable[[Mapping[str, Any]], Terms]
+    row_axis: int | None = None
+    by_arguments: bool = True
+
+    def row_inputs(self) -> list[str]:
+        """Names of the arguments whose gradients carry the rows."""
+        return [
+            name
+            for name, value in self.arguments.items()
+            if isinstance(value, Tensor) and value.requires_grad and name not in _NOT_ROWS
+        ]
+
+    def needs_gradient(self) -> bool:
+        """Does any tensor argument take part in a graph?"""
+        return any(isinstance(value, Tensor) and value.requires_grad for value in self.arguments.values())
+
+    def terms(self) -> Terms:
+        """The terms of the call, detached and in float32 at least."""
+        with torch.no_grad():
+            return self.split({name: _plain(value) for name, value in self.arguments.items()})
+
+
+def recognise(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Reduction | None:
+    """The reduction that this call is, or ``None`` for any other call (``reduction="none"``, a mean along one axis)."""
+    if func in LOSSES:
+        return _loss(func, args, kwargs)
+    if not args and "input" in kwargs:
+        args, kwargs = (kwargs["input"],), {key: value for key, value in kwargs.items() if key != "input"}
+    if not args or not isinstance(args[0], Tensor) or not args[0].is_floating_point() or args[0].is_nested:
+        return None
+    if func in _DOTS:
+        return _dot(func, args)
+    if kwargs.get("out") is None and args[0].numel() > 1 and _is_full(args[0], args[1:], kwargs, func in _NORMS):
+        return _arithmetic(func, args, kwargs)
+    return None
+
+
+def _loss(func: Callable[..., Tensor], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Reduction | None:
+    arguments = _signature(func).bind(*args, **kwargs).arguments
+    reduction = _resolve_reduction(arguments)
+    if reduction == "none":
+        return None
+    name = func.__name__
+    return Reduction(
+        name=f"F.{name}",
+        arguments=arguments,
+        run=lambda values: func(**values),
+        split=lambda values: _loss_terms(func, values, reduction),
+        row_axis=1 if name == "ctc_loss" and arguments["log_probs"].dim() == 3 else None,
+        by_arguments=_rows_in_arguments(name, arguments),
+    )
+
+
+def _rows_in_arguments(name: str, arguments: Mapping[str, Any]) -> bool:
+    """Is the row of a term also the row of every number that its gradient reaches?"""
+    tensors = {key: value for key, value in arguments.items() if isinstance(value, Tensor)}
+    if any(value.requires_grad for key, value in tensors.items() if key in _NOT_ROWS):
+        return False
+    if name == "triplet_margin_with_distance_loss":  # the distance may have parameters of its own
+        return False
+    rows = [value for key, value in tensors.items() if key not in _NOT_ROWS]
+    return name not in _ELEMENT_LOSSES or len({value.shape for value in rows}) == 1
+
+
+def _loss_terms(func: Callable[..., Tensor], arguments: Mapping[str, Any], reduction: str) -> Terms:
+    legacy = ("size_average", "reduce")
+    values = func(**{key: value for key, value in arguments.items() if key not in legacy} | {"reduction": "none"})
+    name, target, weight = func.__name__, arguments.get("target"), arguments.get("weight")
+    valid = None
+    if name in _CLASS_LOSSES and target is not None and not target.is_floating_point():
+        ignored = arguments.get("ignore_index")
+        valid = target != (-100 if ignored is None else ignored)
+    if reduction == "sum":
+        return Terms(values, 1.0, valid)
+    if reduction == "batchmean":
+        return Terms(values, 1.0 / arguments["input"].shape[0], valid)
+    if valid is not None and target is not None:
+        share = valid.to(values.dtype)
+        if weight is not None:
+            share = share * weight.detach()[target.masked_fill(~valid, 0)]
+        return Terms(values, 1.0 / share.sum(), valid)
+    if name == "ctc_loss":
+        lengths = torch.as_tensor(arguments["target_lengths"], device=values.device).clamp(min=1)
+        return Terms(values, 1.0 / (lengths * values.numel()), valid)
+    if weight is not None and name in ("mse_loss", "l1_loss", "huber_loss"):
+        return Terms(values, 1.0 / weight.detach().sum(), valid)
+    return Terms(values, 1.0 / values.numel(), valid)
+
+
+def _arithmetic(func: Callable[..., Tensor], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Reduction:
+    def split(values: Mapping[str, Any]) -> Terms:
+        x = values["input"]
+        if func in _SUMS:
+            return Terms(torch.nan_to_num(x) if "nan" in func.__name__ else x, 1.0)
+        if func in _MEANS:
+            if "nan" not in func.__name__:
+                return Terms(x, 1.0 / x.numel())
+            there = ~x.isnan()
+            return Terms(torch.where(there, x, 0.0), 1.0 / there.sum(), there)
+        # A norm is the root of a sum of squares; its share of each square is that of its derivative.
+        return Terms(x.square(), 0.5 / x.detach().square().sum().sqrt())
+
+    return Reduction(
+        name=f"Tensor.{func.__name__.removeprefix('linalg_')}",
+        arguments={"input": args[0]},
+        run=lambda values: func(values["input"], *args[1:], **kwargs),
+        split=split,
+    )
+
+
+def _dot(func: Callable[..., Tensor], args: Sequence[Any]) -> Reduction | None:
+    if len(args) < 2 or not isinstance(args[1], Tensor) or args[0].dim() != 1 or args[1].dim() != 1:
+        return None
+    return Reduction(
+        name=f"Tensor.{func.__name__}",
+        arguments={"input": args[0], "other": args[1]},
+        run=lambda values: func(values["input"], values["other"]),
+        split=lambda values: Terms(values["input"] * values["other"], 1.0),
+    )
+
+
+def _is_full(x: Tensor, rest: Sequence[Any], kwargs: Mapping[str, Any], norm: bool) -> bool:
+    """Does the call reduce ``x`` to one number?"""
+    if norm:
+        order = kwargs.get("p", kwargs.get("ord", rest[0] if rest else 2))
+        dims = kwargs.get("dim", rest[1] if len(rest) > 1 else None)
+        return order in (2, 2.0, "fro", None) and dims is None
+    dims = kwargs.get("dim", kwargs.get("axis", rest[0] if rest else None))
+    if dims is None or isinstance(dims, torch.dtype):
+        return True
+    reduced = {dims % x.dim()} if isinstance(dims, int) else {dim % x.dim() for dim in dims} or set(range(x.dim()))
+    return all(size == 1 for dim, size in enumerate(x.shape) if dim not in reduced)
+
+
+def _resolve_reduction(arguments: Mapping[str, Any]) -> str:
+    """The reduction asked for, through today's argument or through the two that torch deprecated."""
+    average, reduce = arguments.get("size_average"), arguments.get("reduce")
+    if average is None and reduce is None:
+        return str(arguments.get("reduction", "mean"))
+    if reduce is False:
+        return "none"
+    return "sum" if average is False else "mean"
+
+
+@cache
+def _signature(func: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(func)
+
+
+def _plain(value: Any) -> Any:
+    """A tensor cut off from its graph, halves widened to float32; anything else as it is."""
+    if not isinstance(value, Tensor):
+        return value
+    value = value.detach()
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value

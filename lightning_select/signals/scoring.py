@@ -1,0 +1,205 @@
+"""Run a module's own training step on a batch without leaving a trace, and read what it says about each row."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_select.batch import count_rows, shallow_copy, take_rows, tensors_of
+from lightning_select.compat import next_batch_index
+from lightning_select.errors import BatchFormatError
+from lightning_select.signals.base import Signals
+from lightning_select.signals.capture import Capture
+from lightning_select.signals.contract import contract_error, parse_output
+from lightning_select.signals.noise import RowNoise
+from lightning_select.signals.probe import Run, StepShape, shape_of
+from lightning_select.signals.quiet import kept_rng, muted
+from lightning_select.signals.reading import read_signals
+from lightning_select.signals.snapshot import ModuleKeeper
+from lightning_select.types import Batch, Int
+
+__all__ = ["StepRunner"]
+
+
+class StepRunner:
+    """Runs one module's step as often as needed; the module, its Trainer and every random generator stay as they were.
+
+    Args:
+        module: The LightningModule.
+        trainer: Its Trainer, whose precision applies and whose loggers are muted.
+        step: The module's ``training_step``, before anyone wrapped it.
+        shapes: What is known of steps by the reductions they make; shared by the runners of one fit.
+        train_mode: Leave every submodule in the mode it is in, instead of switching to eval. Dropout and BatchNorm
+            then act as in training (and are restored like everything else).
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        trainer: Any,
+        step: Callable[..., Any],
+        *,
+        shapes: dict[tuple[str, ...], StepShape] | None = None,
+        train_mode: bool = False,
+    ) -> None:
+        self._module = module
+        self._trainer = trainer
+        self._step = step
+        self._train_mode = train_mode
+        self._takes_index = _takes_batch_index(module, step)
+        self._keeper = ModuleKeeper(module)
+        self._shapes = {} if shapes is None else shapes
+        self._last: StepShape | None = None
+
+    def measure(self, batch: Batch, needs: Collection[str]) -> Signals:
+        """The signals of every row of ``batch``.
+
+        Args:
+            batch: The batch, on its device.
+            needs: Names of the signals to read; those that the step does not show are ``None``.
+
+        Raises:
+            TrainingStepContractError: The step cannot be read row by row.
+            BatchFormatError: The rows of the batch cannot be counted, or there are none.
+        """
+        rows = rows_of(batch)
+        if hasattr(self._module, "selection_step"):
+            return self._ask_module(batch, rows)
+        want_linear = "hidden" in needs
+        guess = self._last or next(iter(self._shapes.values()), None) or self.probe(batch)
+        run, losses = self._run(batch, connected=guess.connected, want_linear=want_linear)
+        if losses is not None:
+            return Signals(loss=losses.float())
+        shape = self.shape_for(run.names) or self.probe(batch)
+        if shape.names != guess.names:
+            run, losses = self._run(batch, connected=shape.connected, want_linear=want_linear)
+        self._last = shape
+        return read_signals(run, shape, needs)
+
+    @property
+    def ready(self) -> bool:
+        """Was any step probed yet?"""
+        return bool(self._shapes)
+
+    def shape_for(self, names: tuple[str, ...]) -> StepShape | None:
+        """What is known of steps that make these reductions, or ``None`` where none was probed yet."""
+        return self._shapes.get(names)
+
+    def probe(self, batch: Batch) -> StepShape:
+        """Find out where the rows are in the step's reductions; runs the step three times, once per kind of step.
+
+        Raises:
+            TrainingStepContractError: The step shows no loss per row.
+        """
+        if not getattr(self._module, "automatic_optimization", True):
+            raise contract_error(self._module, "manual optimisation, where the step itself steps the optimiser")
+        rows = rows_of(batch)
+        device = next((tensor.device for tensor in tensors_of(batch)), torch.device("cpu"))
+        order = torch.arange(rows, device=device)
+        few = self._run_few(batch, order, rows)
+        full, losses = self._run(batch, noise=RowNoise(rows, reverse=False), eager=True)
+        reversed_ = self._run(take_rows(batch, order.flip(0)), noise=RowNoise(rows, reverse=True), eager=True)[0]
+        shape = shape_of(few or self._run(batch, grad=True, eager=True)[0], full, reversed_)
+        self._shapes[full.names] = self._last = shape
+        if losses is None:
+            self._refuse_unreadable(shape, full)
+        return shape
+
+    def _run_few(self, batch: Batch, order: Int[Tensor, "rows"], rows: int) -> Run | None:
+        """The step on two rows, or ``None`` where the module insists on its batch size."""
+        try:
+            few = take_rows(batch, order[: 2 if rows > 2 else 1])
+            return self._run(few, grad=True, noise=RowNoise(rows, reverse=False), eager=True)[0]
+        except BatchFormatError:
+            raise
+        except Exception:  # whatever a module raises for a size it does not expect; the full batch is asked instead
+            return None
+
+    def _run(
+        self,
+        batch: Batch,
+        *,
+        grad: bool = False,
+        connected: tuple[bool, ...] | None = None,
+        want_linear: bool = False,
+        noise: RowNoise | None = None,
+        eager: bool = False,
+    ) -> tuple[Run, Tensor | None]:
+        rows = rows_of(batch)
+        capture = Capture(connected=connected, want_linear=want_linear, before_write=self._keeper.before_write)
+        with ExitStack() as stack:
+            self._enter(stack, batch, grad=grad, eager=eager)
+            stack.enter_context(capture)
+            if noise is not None:
+                stack.enter_context(noise)
+            arguments = (next_batch_index(self._trainer),) if self._takes_index else ()
+            output = self._step(shallow_copy(batch), *arguments)
+        loss, losses = parse_output(self._module, output, rows)
+        return Run(self._module, capture, loss, rows), None if losses is None else losses.detach()
+
+    def _ask_module(self, batch: Batch, rows: int) -> Signals:
+        with ExitStack() as stack:
+            self._enter(stack, batch, grad=False, eager=False)
+            stack.enter_context(Capture(before_write=self._keeper.before_write))
+            selection_step: Any = self._module.selection_step
+            signals = selection_step(shallow_copy(batch))
+        if not isinstance(signals, Signals) or signals.rows != rows:
+            seen = f"{type(signals).__name__} for {getattr(signals, 'rows', None)} rows"
+            raise contract_error(self._module, f"from selection_step {seen}, where Signals for {rows} rows were due")
+        return signals
+
+    def _enter(self, stack: ExitStack, batch: Batch, *, grad: bool, eager: bool) -> None:
+        """Everything that must be put back afterwards, and the surroundings that training has."""
+        device = next((tensor.device for tensor in tensors_of(batch)), torch.device("cpu"))
+        stack.enter_context(kept_rng(device))
+        stack.enter_context(muted(self._module, self._trainer))
+        stack.enter_context(self._keeper.kept(tensors_of(batch)))
+        if not self._train_mode:
+            for module in self._module.modules():
+                vars(module)["training"] = False
+        stack.enter_context(torch.set_grad_enabled(grad))
+        if eager:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        if self._trainer is not None:
+            stack.enter_context(self._trainer.precision_plugin.train_step_context())
+
+    def _refuse_unreadable(self, shape: StepShape, run: Run) -> None:
+        sizes = [tuple(record.terms.values.shape) for record in run.capture.records][:5]
+        if not any(shape.connected):
+            raise contract_error(
+                self._module,
+                "a loss that no reduction of torch leads to (a fused kernel that returns a scalar, or a detached loss)",
+            )
+        if not shape.readable:
+            raise contract_error(self._module, f"{run.rows} rows in the batch and loss terms of the shapes {sizes}")
+        if shape.unseen and shape.left_out > 0.5:
+            raise contract_error(
+                self._module,
+                f"{shape.left_out:.0%} of the loss from something that is no reduction of torch (a fused kernel)",
+            )
+
+
+def rows_of(batch: Batch) -> int:
+    """Number of rows of a batch that has some.
+
+    Raises:
+        BatchFormatError: The rows cannot be counted, or there are none.
+    """
+    rows = count_rows(batch)
+    if rows < 1:
+        raise BatchFormatError("A batch must hold at least one row, got an empty batch.")
+    return rows
+
+
+def _takes_batch_index(module: nn.Module, step: Callable[..., Any]) -> bool:
+    parameters = inspect.signature(step).parameters
+    if "dataloader_iter" in parameters:
+        raise contract_error(module, "the argument 'dataloader_iter', so that the batch is not seen from outside")
+    kinds = [parameter.kind for parameter in parameters.values()]
+    by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(kind in by_position for kind in kinds) >= 2 or inspect.Parameter.VAR_POSITIONAL in kinds

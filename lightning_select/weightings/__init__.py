@@ -1,0 +1,1 @@
+"""Weightings: losses to weights of mean one, one method a file."""
