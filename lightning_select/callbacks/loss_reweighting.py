@@ -37,6 +37,9 @@ class LossReweighting(SelectionCallback):
     Raises:
         ArgumentError: A value is out of range.
 
+    Attributes:
+        last_weights: Weights of the rows of the latest batch, on their device.
+
     Logs, on the logger's cadence: ``active``, ``weight_entropy`` (1: all alike), ``weight_max``, ``loss_mean``,
     ``not_finite`` (rows without a finite loss).
 
@@ -56,6 +59,7 @@ class LossReweighting(SelectionCallback):
         if not callable(weighting):
             raise ArgumentError(f"LossReweighting.weighting must be callable, got {weighting!r}.")
         self.weighting = weighting
+        self.last_weights: Float[Tensor, "rows"] | None = None
         self._trainer: Any = None
         self._capacity = 0
 
@@ -94,7 +98,7 @@ class LossReweighting(SelectionCallback):
         weights = torch.where(finite.any(), weights, 1.0)
         self._verdicts.note(type(self).__name__, {"finite_losses": (~finite.any(), finite.sum())})
         start = distributed.rank() * self._capacity if self._capacity else 0
-        own = weights[start : start + rows]
+        own = self.last_weights = weights[start : start + rows]
         self._metrics = lambda: {
             "active": 1.0,
             "weight_entropy": entropy(own),
@@ -112,7 +116,7 @@ class LossReweighting(SelectionCallback):
             self._capacity = distributed.largest(losses.shape[0], losses.device)
         if losses.shape[0] > self._capacity:
             raise ConfigurationError(
-                f"LossReweighting must see its largest batch first when several ranks train, "
-                f"got {losses.shape[0]} rows after a first batch of {self._capacity}. Use batches of one size (drop_last=True)."
+                f"LossReweighting must see its largest batch first when several ranks train, got {losses.shape[0]} "
+                f"rows after a first batch of {self._capacity}. Use batches of one size (drop_last=True)."
             )
         return distributed.gather_rows(losses, self._capacity).flatten()

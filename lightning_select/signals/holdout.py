@@ -99,7 +99,7 @@ def _cross_losses(
 ) -> Float[Tensor, "unseen"]:
     twin = detached_copy(module)
     sampler: Any = loader.batch_sampler
-    size: int = holdout.batch_size or loader.batch_size or getattr(sampler, "batch_size", 64)
+    size: Any = holdout.batch_size or loader.batch_size or getattr(sampler, "batch_size", 64)
     keeper = _BestLosses(_loader(loader, unseen, size))
     order = torch.Generator().manual_seed(holdout.seed)
     training = _loader(loader, seen, size, shuffle=True, generator=order, drop_last=len(seen) > size)

@@ -1,0 +1,1 @@
+"""Makes our configs visible in anyone's Hydra app."""
