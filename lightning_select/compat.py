@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +31,7 @@ __all__ = [
     "Callback",
     "DummyLogger",
     "in_functorch",
+    "keeping_buffers",
     "logs_at_this_step",
     "next_batch_index",
     "quiet_trainer",
@@ -48,6 +49,13 @@ def logs_at_this_step(trainer: Any) -> bool:
 def in_functorch() -> bool:
     """Are we inside torch.func.vmap or grad, where tensors stand for many tensors?"""
     return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def keeping_buffers(module: Any) -> AbstractContextManager[Any]:
+    """Have a module that is compiled as a whole keep the buffers of its graph, which is going to be asked twice."""
+    if getattr(module, "_compiler_ctx", None) is None:
+        return nullcontext()
+    return torch._functorch.config.patch(donated_buffer=False)
 
 
 def next_batch_index(trainer: Any) -> int:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int, Num
+    from jaxtyping import Bool, Float, Int, Num, Shaped
 else:
     try:
-        from jaxtyping import Bool, Float, Int, Num
+        from jaxtyping import Bool, Float, Int, Num, Shaped
     except ImportError:
 
         class _AnyShape:
@@ -25,9 +25,9 @@ else:
             def __class_getitem__(cls, item):
                 return item[0]
 
-        Bool = Float = Int = Num = _AnyShape
+        Bool = Float = Int = Num = Shaped = _AnyShape
 
-__all__ = ["Batch", "Bool", "Float", "Int", "Num", "Selection", "State", "Tensor"]
+__all__ = ["Batch", "Bool", "Float", "Int", "Num", "Selection", "Shaped", "State", "Tensor"]
 
 Batch = Any
 """Whatever the user's ``DataLoader`` yields."""

@@ -58,8 +58,8 @@ def checked_selection(
     outside = torch.where(inside, 0, index)
     outcomes = {
         "index_range": (~inside.all(), torch.where(outside.amin() < 0, outside.amin(), outside.amax())),
-        "finite_scores": (finite.sum() < min(count, rows), finite.sum()),
     }
+    verdicts.note("BatchSelection", {"finite_scores": (finite.sum() < min(count, rows), finite.sum())})
     index = index.clamp(0, rows - 1)
     fill = torch.argsort(finite.to(torch.uint8), descending=True, stable=True)
     turn = torch.arange(count, device=index.device) % finite.sum().clamp(min=1)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_select.compat import keeping_buffers
 from lightning_select.errors import TrainingStepContractError
 from lightning_select.signals.base import Signals
 from lightning_select.signals.capture import Capture, Gate
@@ -46,7 +47,7 @@ class WeighedStep:
         rows = rows_of(batch)
         if not self._ask_module and not self._runner.ready:
             self._ask_module = not self._is_readable(batch)
-        with Capture(gated=True) as capture:
+        with keeping_buffers(self._module), Capture(gated=True) as capture:
             output = step(*args, **kwargs)
         if output is None:
             return None  # the module skips this batch, and Lightning says so
@@ -55,7 +56,7 @@ class WeighedStep:
             return self._weigh_returned(output, loss, losses, weigh)
         if self._ask_module:
             return self._weigh_asked(output, loss, batch, rows, weigh)
-        run = Run(self._module, capture, loss, rows)
+        run = Run.of(self._module, capture, loss, rows)
         shape = self._runner.shape_for(run.names) or self._runner.probe(batch)
         if shape.names != run.names:
             raise contract_error(self._module, "other reductions in training than in a second run on the same batch")

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lightning_select.compat import in_functorch
@@ -37,6 +37,10 @@ _WRITES = frozenset(
     | {Tensor.__setitem__, Tensor.data.__set__}  # type: ignore[attr-defined]
 ) - {Tensor.__init__, Tensor.__init_subclass__, Tensor.__int__, Tensor.__invert__, Tensor.__index__, Tensor.__iter__}
 """Functions that change their first argument."""
+
+
+Linears = dict[int, tuple[tuple[Tensor, int], ...]]
+"""By number of outputs: the input of a linear layer, and where its output lies."""
 
 
 class Gate:
@@ -62,13 +66,13 @@ class Record:
         reduction: The call.
         scalar: Its result, as the autograd graph knows it.
         gates: Where weights can act on its gradient.
-        linear: The input of the linear layer called last before it, where the hidden state was asked for.
+        linears: The linear layers called before it, where the hidden state was asked for.
     """
 
     reduction: Reduction
     scalar: Tensor
     gates: list[Gate] = field(default_factory=list)
-    linear: Tensor | None = None
+    linears: Linears = field(default_factory=dict)
     _terms: Terms | None = None
 
     @property
@@ -82,6 +86,10 @@ class Record:
     def connected(self) -> bool:
         """Can a gradient pass through the scalar?"""
         return self.scalar.requires_grad
+
+    def input_of(self, logits: Tensor) -> Tensor | None:
+        """The input of the linear layer that computed ``logits``, or ``None`` where no linear layer did."""
+        return input_of(self.linears, logits)
 
     def weigh(self, weights: Float[Tensor, "rows"], layout: Layout) -> None:
         """Set the weights of the rows before the backward pass starts."""
@@ -120,7 +128,7 @@ class Capture(TorchFunctionMode):
         self._connected = connected
         self._want_linear = want_linear
         self._before_write = before_write
-        self._linear: Tensor | None = None
+        self._linears: Linears = {}
         self._marks = False
 
     def __torch_function__(
@@ -135,10 +143,11 @@ class Capture(TorchFunctionMode):
         if self._before_write is not None:
             for target in _targets(func, args, kwargs):
                 self._before_write(func, target)
-        if func is F.linear:
-            self._linear = args[0].detach() if self._want_linear else None
-        elif func in _LOG_SOFTMAX:
-            self.log_softmax = ((args[0] if args else kwargs["input"]).detach(), self._linear)
+        if func is F.linear and self._want_linear:
+            return self._note_linear(args, kwargs)
+        if func in _LOG_SOFTMAX:
+            logits = (args[0] if args else kwargs["input"]).detach()
+            self.log_softmax = (logits, input_of(self._linears, logits))
         elif func in _GATHER and len(args) > 2:
             self.gathered = args[2]
         return self._call(func, args, kwargs)
@@ -148,11 +157,26 @@ class Capture(TorchFunctionMode):
         scalars = [record.scalar for record in self.records if record.connected]
         if not scalars or not loss.requires_grad:
             return [None] * len(self.records)
-        found = iter(torch.autograd.grad(loss.sum(), scalars, retain_graph=True, allow_unused=True))
+        start = torch.ones_like(loss)
+        try:
+            found = iter(torch.autograd.grad(loss, scalars, start, retain_graph=True, allow_unused=True))
+        except RuntimeError as error:
+            if "donated" not in str(error):
+                raise
+            # A graph that was compiled before we watched gives its buffers away and cannot be asked twice.
+            return [None] * len(self.records)
         return [next(found) if record.connected else None for record in self.records]
 
+    def _note_linear(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Keep the input; of the layers with equally many outputs only the latest few, since inputs are large."""
+        output = self._call(F.linear, args, kwargs)
+        given = (args[0] if args else kwargs["input"]).detach()
+        kept = self._linears.get(output.shape[-1], ())
+        self._linears[output.shape[-1]] = (*kept[-3:], (given, output.untyped_storage().data_ptr()))
+        return output
+
     def _call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        if self._marks and not torch.is_grad_enabled() and _holds_marked_scalar(args):
+        if self._marks and not torch.is_grad_enabled() and _descends_from_mark(args):
             with torch.enable_grad():
                 return func(*args, **kwargs)
         return func(*args, **kwargs)
@@ -165,14 +189,16 @@ class Capture(TorchFunctionMode):
             return self._call(func, args, kwargs)
         if torch.is_grad_enabled() and reduction.needs_gradient():
             scalar, gates = _run_gated(reduction) if self._gated else (reduction.run(reduction.arguments), [])
-            self.records.append(Record(reduction, scalar, gates, self._linear))
+            self.records.append(Record(reduction, scalar, gates, dict(self._linears)))
             return scalar.clone()  # the caller may add to its own loss in place
         return self._observe(reduction)
 
     def _observe(self, reduction: Reduction) -> Tensor:
         terms = reduction.terms() if reduction.name.startswith("F.") and not torch.is_grad_enabled() else None
         if terms is None:
-            scalar = self._call(lambda values: reduction.run(values), (reduction.arguments,), {})
+            marks = self._marks and _descends_from_mark(reduction.arguments.values())
+            with torch.set_grad_enabled(marks or torch.is_grad_enabled()):
+                scalar = reduction.run(reduction.arguments)
         else:
             scalar = (terms.values * terms.norm).sum()
         position = len(self.records)
@@ -180,7 +206,7 @@ class Capture(TorchFunctionMode):
         if marked and not scalar.requires_grad:
             self._marks = True
             scalar = scalar.detach().requires_grad_()
-        self.records.append(Record(reduction, scalar, linear=self._linear, _terms=terms))
+        self.records.append(Record(reduction, scalar, linears=dict(self._linears), _terms=terms))
         if not scalar.requires_grad:
             return scalar
         with torch.enable_grad():
@@ -207,14 +233,23 @@ def _gate(value: Tensor, row_axis: int | None) -> tuple[Tensor, Gate]:
     return view, gate
 
 
-def _holds_marked_scalar(values: Iterable[Any]) -> bool:
+def _descends_from_mark(values: Iterable[Any]) -> bool:
+    """Under no_grad nothing but parameters requires a gradient, except what was computed from a marked scalar."""
     for value in values:
         if isinstance(value, Tensor):
-            if value.requires_grad and value.dim() == 0:
+            if value.requires_grad and not isinstance(value, nn.Parameter):
                 return True
-        elif isinstance(value, (list, tuple)) and _holds_marked_scalar(value):
+        elif isinstance(value, (list, tuple)) and _descends_from_mark(value):
             return True
     return False
+
+
+def input_of(linears: Linears, logits: Tensor) -> Tensor | None:
+    """The input of the layer whose output the logits are, or else of the latest one with as many outputs."""
+    calls = linears.get(logits.shape[-1], ()) if logits.dim() > 1 else linears.get(1, ())
+    place = logits.untyped_storage().data_ptr()
+    exact = [given for given, output in calls if output == place]
+    return exact[-1] if exact else (calls[-1][0] if calls else None)
 
 
 def _targets(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Sequence[Any]:

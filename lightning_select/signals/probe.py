@@ -26,12 +26,26 @@ _CLEARLY = 0.2
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a module's step under `Capture`: what it recorded, its loss, and how many rows it saw."""
+    """One run of a module's step under `Capture`.
+
+    Attributes:
+        module: Whose step it was.
+        capture: What it recorded.
+        loss: What it returned.
+        rows: How many rows it saw.
+        coefficients: ``d loss / d scalar`` of every record, asked for before anything the graph holds was put back.
+    """
 
     module: nn.Module
     capture: Capture
     loss: Tensor
     rows: int
+    coefficients: Sequence[Tensor | None]
+
+    @classmethod
+    def of(cls, module: nn.Module, capture: Capture, loss: Tensor, rows: int) -> Run:
+        """The run that has just ended."""
+        return cls(module, capture, loss, rows, capture.coefficients(loss))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -47,7 +61,7 @@ class StepShape:
         names: The reductions.
         layouts: Where the rows are in the terms of each; ``None`` where the terms do not belong to rows.
         connected: Does a gradient of the loss pass through it?
-        coefficients: ``d loss / d scalar`` in the run on few rows, for steps whose graph cannot be asked later.
+        coefficients: ``d loss / d scalar`` on the first batch, for steps whose graph cannot be asked later.
         left_out: Share of the loss that is not made of row terms, and stays unweighted.
         unseen: Does some of the loss reach the parameters through no recorded reduction?
     """
@@ -65,6 +79,11 @@ class StepShape:
         return any(layout.own for layout in self.layouts if layout is not None)
 
     @property
+    def plain(self) -> bool:
+        """Is the loss one reduction and nothing else, so that its coefficient is one for ever?"""
+        return sum(self.connected) == 1 and 1.0 in self.coefficients
+
+    @property
     def readable(self) -> bool:
         """Is there a reduction of row terms that the loss depends on?"""
         return any(layout is not None for layout in self.layouts)
@@ -72,7 +91,7 @@ class StepShape:
 
 def shape_of(few: Run, full: Run, reversed_: Run | None) -> StepShape:
     """Compare the three runs."""
-    coefficients = few.capture.coefficients(few.loss)
+    coefficients = few.coefficients
     if len(few.capture.records) == len(full.capture.records):
         connected = [coefficient is not None for coefficient in coefficients]
         small: list[Record | None] = list(few.capture.records)
@@ -88,13 +107,13 @@ def shape_of(few: Run, full: Run, reversed_: Run | None) -> StepShape:
         for record, mirror, little, reached in zip(full.capture.records, mirrored, small, connected, strict=True)
     ]
     layouts = _keep_own_only_alone(layouts, full.capture.records)
-    numbers = [None if c is None else float(c) for c in coefficients] if small and small[0] is not None else []
+    numbers = [None if c is None else float(c) for c in full.coefficients]
     unseen = _reaches_parameters(few.loss, [record.scalar for record in few.capture.records if record.connected])
     return StepShape(
         names=full.names,
         layouts=tuple(layouts),
         connected=tuple(connected),
-        coefficients=tuple(numbers) or (None,) * len(layouts),
+        coefficients=tuple(numbers),
         left_out=_left_out(few, coefficients, layouts, unseen),
         unseen=unseen,
     )

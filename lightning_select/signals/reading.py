@@ -27,10 +27,9 @@ def row_losses(run: Run, shape: StepShape) -> Float[Tensor, "rows"]:
     For a linear combination of means over equally long rows, the mean of the row losses is the loss.
     """
     total: Tensor | None = None
-    coefficients = run.capture.coefficients(run.loss)
-    known = any(coefficient is not None for coefficient in coefficients)
+    known = any(coefficient is not None for coefficient in run.coefficients)
     for record, layout, exact, kept in zip(
-        run.capture.records, shape.layouts, coefficients, shape.coefficients, strict=True
+        run.capture.records, shape.layouts, run.coefficients, shape.coefficients, strict=True
     ):
         coefficient = exact if known else kept
         if layout is None or coefficient is None:
@@ -78,8 +77,8 @@ def _classification(run: Run, shape: StepShape) -> dict[str, Any]:
 
 def _softmax_loss(record: Record, layout: Layout, rows: int) -> dict[str, Any]:
     arguments = record.reduction.arguments
-    logits, targets = arguments["input"].detach(), arguments["target"].detach()
-    hidden = record.linear
+    logits, targets = arguments["input"].detach(), arguments["target"].detach().clone()
+    hidden = record.input_of(logits)
     if "linear_weight" in arguments:
         hidden, bias = logits, arguments.get("linear_bias")
         logits = F.linear(logits, arguments["linear_weight"].detach(), None if bias is None else bias.detach())
@@ -95,17 +94,17 @@ def _divergence(record: Record, layout: Layout, rows: int) -> dict[str, Any]:
     arguments = record.reduction.arguments
     targets = arguments["target"].detach()
     targets = targets.exp() if arguments.get("log_target") else targets
-    return _assemble(arguments["input"].detach(), targets, None, record.linear, layout, rows)
+    return _assemble(arguments["input"].detach(), targets, None, record.input_of(arguments["input"]), layout, rows)
 
 
 def _sigmoid_loss(record: Record, layout: Layout, rows: int) -> dict[str, Any]:
     arguments = record.reduction.arguments
-    logits, targets = arguments["input"].detach().float(), arguments["target"].detach()
+    logits, targets = arguments["input"].detach().float(), arguments["target"].detach().clone()
     if record.reduction.name == "F.binary_cross_entropy":
         logits = torch.logit(logits, eps=1e-6)
     logits, targets = fold(logits, layout, rows), fold(targets, layout, rows)
-    hidden = record.linear
-    hidden = fold(hidden, Layout(0, layout.inner), rows) if hidden is not None and hidden.dim() == 2 else None
+    hidden = record.input_of(arguments["input"])
+    hidden = hidden if hidden is not None and hidden.dim() == 2 and hidden.shape[0] == rows else None
     return {"logits": logits, "targets": targets, "hidden": hidden, "link": "sigmoid"}
 
 

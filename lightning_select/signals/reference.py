@@ -31,6 +31,7 @@ class UsesReference(Protocol):
         """A table, a module, a checkpoint path or a `Holdout`."""
 
 
+@runtime_checkable
 class Reference(Protocol):
     """An opened reference."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_select.signals.reductions import Terms
-from lightning_select.types import Float
+from lightning_select.types import Float, Shaped
 
 __all__ = ["Layout", "candidates", "fold", "row_values", "spread"]
 
@@ -40,7 +40,7 @@ def candidates(shape: torch.Size | tuple[int, ...], rows: int) -> Iterator[Layou
                 yield Layout(axis, inner=True)
 
 
-def fold(values: Float[Tensor, "*shape"], layout: Layout, rows: int) -> Float[Tensor, "rows rest"]:
+def fold(values: Shaped[Tensor, "*shape"], layout: Layout, rows: int) -> Shaped[Tensor, "rows rest"]:
     """All entries of each row, one row a line."""
     values = values.movedim(layout.axis, 0)
     if layout.inner:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -55,6 +55,7 @@ class StepRunner:
         self._keeper = ModuleKeeper(module)
         self._shapes = {} if shapes is None else shapes
         self._last: StepShape | None = None
+        self._eager = False
 
     def measure(self, batch: Batch, needs: Collection[str]) -> Signals:
         """The signals of every row of ``batch``.
@@ -70,16 +71,31 @@ class StepRunner:
         rows = rows_of(batch)
         if hasattr(self._module, "selection_step"):
             return self._ask_module(batch, rows)
-        want_linear = "hidden" in needs
         guess = self._last or next(iter(self._shapes.values()), None) or self.probe(batch)
-        run, losses = self._run(batch, connected=guess.connected, want_linear=want_linear)
-        if losses is not None:
-            return Signals(loss=losses.float())
-        shape = self.shape_for(run.names) or self.probe(batch)
-        if shape.names != guess.names:
-            run, losses = self._run(batch, connected=shape.connected, want_linear=want_linear)
-        self._last = shape
-        return read_signals(run, shape, needs)
+        for _ in range(3):
+            signals, names = self._read(batch, guess, needs)
+            if signals is not None:
+                self._last = guess
+                return signals
+            guess = self.shape_for(names) or self.probe(batch)
+        raise contract_error(self._module, f"other reductions in every pass over one batch, at last {list(names)}")
+
+    def _read(self, batch: Batch, guess: StepShape, needs: Collection[str]) -> tuple[Signals | None, tuple[str, ...]]:
+        """One scoring pass, read as a step of shape ``guess``; no signals where it turns out to be another."""
+        eager = self._eager or "hidden" in needs
+        with self._running(batch, connected=guess.connected, want_linear="hidden" in needs, eager=eager) as step:
+            run, losses = step()
+            if losses is not None:
+                return Signals(loss=losses.float()), run.names
+            if run.names != guess.names:
+                return None, run.names
+            if guess.plain or any(coefficient is not None for coefficient in run.coefficients):
+                return read_signals(run, guess, needs), run.names
+        if eager:
+            raise contract_error(self._module, "a loss that depends on none of the reductions seen before")
+        # A step that is compiled as a whole hides how its terms are combined; what it computes is the same uncompiled.
+        self._eager = True
+        return None, run.names
 
     @property
     def ready(self) -> bool:
@@ -101,10 +117,11 @@ class StepRunner:
         rows = rows_of(batch)
         device = next((tensor.device for tensor in tensors_of(batch)), torch.device("cpu"))
         order = torch.arange(rows, device=device)
-        few = self._run_few(batch, order, rows)
-        full, losses = self._run(batch, noise=RowNoise(rows, reverse=False), eager=True)
+        few = self._run_few(batch, order, rows) or self._run(batch, grad=True, eager=True)[0]
+        connected = tuple(coefficient is not None for coefficient in few.coefficients)
+        full, losses = self._run(batch, connected=connected, noise=RowNoise(rows, reverse=False), eager=True)
         reversed_ = self._run(take_rows(batch, order.flip(0)), noise=RowNoise(rows, reverse=True), eager=True)[0]
-        shape = shape_of(few or self._run(batch, grad=True, eager=True)[0], full, reversed_)
+        shape = shape_of(few, full, reversed_)
         self._shapes[full.names] = self._last = shape
         if losses is None:
             self._refuse_unreadable(shape, full)
@@ -120,7 +137,12 @@ class StepRunner:
         except Exception:  # whatever a module raises for a size it does not expect; the full batch is asked instead
             return None
 
-    def _run(
+    def _run(self, batch: Batch, **how: Any) -> tuple[Run, Tensor | None]:
+        with self._running(batch, **how) as step:
+            return step()
+
+    @contextmanager
+    def _running(
         self,
         batch: Batch,
         *,
@@ -129,18 +151,21 @@ class StepRunner:
         want_linear: bool = False,
         noise: RowNoise | None = None,
         eager: bool = False,
-    ) -> tuple[Run, Tensor | None]:
+    ) -> Iterator[Callable[[], tuple[Run, Tensor | None]]]:
+        """A function that runs the step, and time to look at what it left before it is put back."""
         rows = rows_of(batch)
         capture = Capture(connected=connected, want_linear=want_linear, before_write=self._keeper.before_write)
+        arguments = (next_batch_index(self._trainer),) if self._takes_index else ()
+
+        def step() -> tuple[Run, Tensor | None]:
+            with capture, noise or nullcontext():
+                output = self._step(shallow_copy(batch), *arguments)
+            loss, losses = parse_output(self._module, output, rows)
+            return Run.of(self._module, capture, loss, rows), None if losses is None else losses.detach()
+
         with ExitStack() as stack:
             self._enter(stack, batch, grad=grad, eager=eager)
-            stack.enter_context(capture)
-            if noise is not None:
-                stack.enter_context(noise)
-            arguments = (next_batch_index(self._trainer),) if self._takes_index else ()
-            output = self._step(shallow_copy(batch), *arguments)
-        loss, losses = parse_output(self._module, output, rows)
-        return Run(self._module, capture, loss, rows), None if losses is None else losses.detach()
+            yield step
 
     def _ask_module(self, batch: Batch, rows: int) -> Signals:
         with ExitStack() as stack:

@@ -100,7 +100,7 @@ class ModuleKeeper:
         """Keep a copy of ``target``, if it is part of the module or the batch, just before ``func`` changes it."""
         if not isinstance(target, Tensor):
             return
-        if func is _SET_DATA:
+        if func == _SET_DATA:
             self._swapped.append((target, target.data))
         elif (storage := _storage(target)) not in self._saved and storage in self._owners():
             self._save(self._owners()[storage])

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    """Each test starts from the same random state and leaves none behind."""
+    state = torch.get_rng_state(), random.getstate()
+    torch.manual_seed(0)
+    yield
+    torch.set_rng_state(state[0])
+    random.setstate(state[1])
+
+
+@pytest.fixture(autouse=True)
+def quiet_lightning() -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
