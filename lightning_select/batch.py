@@ -155,12 +155,13 @@ def _is_column(part: Any, rows: int, *, top: bool) -> bool:
     """
     if not isinstance(part, (list, tuple)) or _is_namedtuple(part) or len(part) != rows or not part:
         return False
-    if all(isinstance(value, (Tensor, np.ndarray)) for value in part):
+    arrays = [isinstance(value, (Tensor, np.ndarray)) for value in part]
+    if all(arrays):
         return not top and not all(value.ndim and value.shape[0] == rows for value in part)
-    if not top or not any(isinstance(value, (Tensor, np.ndarray, list, tuple)) for value in part):
-        inner = [size for value in part for size in _sizes(value)]
-        return len(set(inner)) != 1 or len(inner) < 2 * len(part)
-    return False
+    if any(arrays) or (top and any(isinstance(value, (list, tuple)) for value in part)):
+        return False
+    inner = [size for value in part for size in _sizes(value)]
+    return len(set(inner)) != 1 or len(inner) < 2 * len(part)
 
 
 def _is_namedtuple(part: Any) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from lightning_select.types import Float
 
-__all__ = ["gather_rows", "largest", "rank", "world_size"]
+__all__ = ["gather_objects", "gather_rows", "largest", "rank", "world_size"]
 
 
 def world_size() -> int:
@@ -43,6 +45,15 @@ def gather_rows(values: Float[Tensor, "rows"], capacity: int) -> Float[Tensor, "
     lines = [torch.empty_like(padded) for _ in range(world_size())]
     dist.all_gather(lines, padded)
     return torch.stack(lines)
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """The ``value`` of every rank, on every rank. Waits for all of them; for checkpoints, not for steps."""
+    if world_size() == 1:
+        return [value]
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, value)
+    return found
 
 
 def _running() -> bool:

@@ -14,7 +14,7 @@ from lightning_select.batch import take_rows
 from lightning_select.callbacks.base import SelectionCallback, entropy
 from lightning_select.callbacks.choice import checked_scores, checked_selection, generator_at
 from lightning_select.callbacks.stopwatch import Stopwatch
-from lightning_select.compat import next_batch_index
+from lightning_select.compat import next_batch_index, rank_zero_warn
 from lightning_select.errors import ArgumentError, ConfigurationError, ReferenceModelError
 from lightning_select.protocols import Score, SelectionContext, Selector
 from lightning_select.schedule import Anneal, Schedule, resolve
@@ -150,16 +150,20 @@ class BatchSelection(SelectionCallback):
         return take_rows(batch, index), index, weights
 
     def state_dict(self) -> dict[str, Any]:
-        """Memory of the selector and of the reference; tensors and primitives only."""
+        """Memory of the selector on every rank, and of the reference; tensors and primitives only."""
         reference = self._reference_state if self._reference is None else self._reference.state_dict()
-        return {
-            "selector": {key: value.detach().cpu() for key, value in self._state.items()},
-            "reference": dict(reference),
-        }
+        own = {key: value.detach().cpu() for key, value in self._state.items()}
+        return {"selector": distributed.gather_objects(own), "reference": dict(reference)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the memory of the run that saved it."""
-        self._state = dict(state_dict["selector"])
+        memories = state_dict["selector"]
+        self._state = dict(memories[distributed.rank() % len(memories)])
+        if len(memories) != distributed.world_size():
+            self.say_once(
+                f"{self.name} goes on with the memories of {len(memories)} ranks on {distributed.world_size()}: "
+                "what was chosen before counts, but not exactly as without the interruption."
+            )
         self._reference_state = dict(state_dict["reference"])
 
     def _measure(self, batch: Batch) -> Signals:
@@ -182,11 +186,14 @@ class BatchSelection(SelectionCallback):
             self._verdicts.note(owner, {"reference_known": (unknown > 0, unknown)})
         if not self._checked and self._trainer.global_step == 0 and signals.loss is not None:
             theirs, ours = float(losses.nanmean()), float(signals.loss.nanmean())
-            if theirs >= ours:
-                raise ReferenceModelError(
-                    f"{owner}.reference must know the data better than the untrained model, got a mean loss of "
-                    f"{theirs:.4g} on the first batch, where the model has {ours:.4g}. Train the reference longer."
-                )
+            message = (
+                f"{owner}.reference must know the data better than the untrained model, got a mean loss of "
+                f"{theirs:.4g} on the first batch, where the model has {ours:.4g}. Train the reference longer."
+            )
+            if theirs >= ours and self._reference is not None and self._reference.trained_here:
+                rank_zero_warn(message)  # the data may be hard; that it was trained is certain
+            elif theirs >= ours:
+                raise ReferenceModelError(message)
 
     def _count(self, step: int, rows: int) -> int:
         keep = self.keep.at(step, self.total_steps) if isinstance(self.keep, Anneal) else self.keep

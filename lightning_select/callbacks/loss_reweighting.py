@@ -87,6 +87,7 @@ class LossReweighting(SelectionCallback):
         rows = losses.shape[0]
         everyone = self._gather(losses)
         finite = everyone.isfinite()
+        self._verdicts.note(type(self).__name__, {"finite_losses": (~finite.any(), finite.sum())})
         known = torch.where(finite, everyone, 0.0)
         mean = known.sum() / finite.sum().clamp(min=1)
         weighting = resolve(self.weighting, self._trainer.global_step, self.total_steps)
@@ -96,7 +97,6 @@ class LossReweighting(SelectionCallback):
         weights = torch.where(finite, weights, 0.0)
         weights = weights * (finite.sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny))
         weights = torch.where(finite.any(), weights, 1.0)
-        self._verdicts.note(type(self).__name__, {"finite_losses": (~finite.any(), finite.sum())})
         start = distributed.rank() * self._capacity if self._capacity else 0
         own = self.last_weights = weights[start : start + rows]
         self._metrics = lambda: {

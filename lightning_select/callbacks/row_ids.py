@@ -84,7 +84,8 @@ class RowIds:
 
     def _named(self, batch: Batch, rows: int) -> Int[Tensor, "rows"]:
         try:
-            by_key = isinstance(batch, Mapping) or isinstance(self.id_key, int)
+            plain = isinstance(batch, (list, tuple)) and not hasattr(batch, "_fields")
+            by_key = isinstance(batch, Mapping) or isinstance(self.id_key, int) or plain
             ids = batch[self.id_key] if by_key else getattr(batch, str(self.id_key))
         except (KeyError, IndexError, AttributeError, TypeError) as error:
             raise RowIdError(f"id_key must name an entry of the batch, got {self.id_key!r}.") from error

@@ -9,7 +9,7 @@ References:
     Without Replacement", ICML 2019, arXiv:1903.06059.
 
 Deviations:
-    None. Noise and cumulative sums are float64, which the device must have.
+    None. Noise is float64, which the device must have, and chances are whole multiples of ``2^-52``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def draw_repeated(chances: Float[Tensor, "rows"], count: int, generator: torch.G
 
     A row of chance zero never comes. At least one chance must be positive; none may be negative or infinite.
     """
-    ends = chances.double().cumsum(dim=0)
+    # Whole numbers: on CUDA, sums of floats are refused by a Trainer(deterministic=True).
+    shares = (chances.double() / chances.double().sum() * 2**52).long()
+    ends = shares.cumsum(dim=0)
     # Random numbers below 1 stay below the total when multiplied by it, so a point is never beyond the last end.
-    points = torch.rand(count, generator=generator, dtype=torch.float64, device=chances.device) * ends[-1]
+    points = (torch.rand(count, generator=generator, dtype=torch.float64, device=chances.device) * ends[-1]).long()
     return torch.searchsorted(ends, points, right=True).sort().values

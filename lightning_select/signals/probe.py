@@ -144,7 +144,7 @@ def _by_reversal(values: Tensor, mirror: Tensor, possible: list[Layout], rows: i
     still = _distance(values, mirror)
     moved = [_distance(_reverse(values, layout, rows), mirror) for layout in possible]
     best = min(moved)
-    if max(best, still) <= _NOTHING * float(_finite(values).abs().mean()):
+    if max(best, still) <= _NOTHING * _distance(values, torch.zeros_like(values)):
         return possible[0]  # all terms are alike: nothing to tell them apart by, and nothing to lose
     if best <= _CLEARLY * still:
         return next(layout for layout, distance in zip(possible, moved, strict=True) if distance <= 2 * best)
@@ -161,11 +161,9 @@ def _reverse(values: Tensor, layout: Layout, rows: int) -> Tensor:
 
 
 def _distance(one: Tensor, other: Tensor) -> float:
-    return float((_finite(one) - _finite(other)).abs().mean())
-
-
-def _finite(values: Tensor) -> Tensor:
-    return torch.nan_to_num(values.float(), nan=0.0, posinf=0.0, neginf=0.0)
+    """Mean absolute difference where both are finite; 0 where that is nowhere."""
+    both = one.isfinite() & other.isfinite()
+    return float(torch.where(both, one - other, 0.0).abs().sum() / both.sum().clamp(min=1))
 
 
 def _keep_own_only_alone(layouts: list[Layout | None], records: Sequence[Record]) -> list[Layout | None]:

@@ -39,6 +39,10 @@ class Reference(Protocol):
     def needs_ids(self) -> bool:
         """Are rows looked up by id?"""
 
+    @property
+    def trained_here(self) -> bool:
+        """Was it trained on the data at hand, rather than given?"""
+
     def prepare(self, trainer: Any, module: Any, rows: int | None) -> None:
         """Get ready on the device of the module that is about to train, whose dataset has ``rows`` rows."""
 
@@ -81,6 +85,7 @@ class _Table:
         self._owner = owner
         self._table = table
         self._holdout = holdout
+        self.trained_here = holdout is not None
 
     def prepare(self, trainer: Any, module: Any, rows: int | None) -> None:
         """Train the holdout models, unless a checkpoint brought their losses, and compare with the dataset."""
@@ -114,6 +119,7 @@ class _Module:
     """Losses by a module of its own, asked live."""
 
     needs_ids = False
+    trained_here = False
 
     def __init__(self, owner: str, module: nn.Module, train_mode: bool) -> None:
         if not hasattr(module, "training_step") and not hasattr(module, "selection_step"):
