@@ -12,29 +12,19 @@ will, packed sequences, and ``torch_geometric`` batches. Anything else is one li
 from __future__ import annotations
 
 import copy
-import dataclasses
-import datetime
-import enum
-import pathlib
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator
 from functools import cache, singledispatch
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from lightning_select.containers import DESCRIPTIONS, children_of, describe, is_namedtuple, rebuild
 from lightning_select.errors import BatchFormatError
 from lightning_select.types import Batch, Int
 
 __all__ = ["count_rows", "shallow_copy", "take_rows"]
-
-_DESCRIPTIONS = (
-    *(str, bytes, bool, int, float, complex, type(None), np.generic, np.dtype, enum.Enum),
-    *(torch.device, torch.dtype, torch.Size, range, slice, type, pathlib.PurePath, datetime.date, datetime.timedelta),
-)
-"""Values that describe a batch as a whole and go through unchanged."""
 
 
 @singledispatch
@@ -50,13 +40,13 @@ def count_rows(batch: Batch) -> int:
     tallies = {size: list(_matches(batch, size, top=True)) for size in _sizes(batch)}
     if not tallies:
         raise BatchFormatError(
-            f"A batch must hold at least one tensor with a first axis, got {_describe(batch)}. "
+            f"A batch must hold at least one tensor with a first axis, got {describe(batch)}. "
             f"Teach its type in one line: take_rows.register({type(batch).__name__}, lambda batch, index: ...)."
         )
     best = min(tallies, key=lambda size: (tallies[size].count(False), -tallies[size].count(True)))
     if not tallies[best].count(True) > tallies[best].count(False):
         raise BatchFormatError(
-            f"The parts of a batch must agree on the number of rows, got {_describe(batch)}. Teach its type: "
+            f"The parts of a batch must agree on the number of rows, got {describe(batch)}. Teach its type: "
             f"count_rows.register({type(batch).__name__}, lambda batch: ...)."
         )
     return best
@@ -84,8 +74,8 @@ def shallow_copy(batch: Batch) -> Batch:
     """Rebuild every container of ``batch`` around the same tensors, so that ``batch.pop("labels")`` stays harmless."""
     if _taker(batch) is not None:
         return copy.copy(batch)
-    children = _children(batch)
-    return batch if children is None else _rebuild(batch, [shallow_copy(child) for _, child in children])
+    children = children_of(batch)
+    return batch if children is None else rebuild(batch, [shallow_copy(child) for _, child in children])
 
 
 def tensors_of(batch: Batch) -> Iterator[Tensor]:
@@ -93,7 +83,7 @@ def tensors_of(batch: Batch) -> Iterator[Tensor]:
     if isinstance(batch, Tensor):
         yield batch
     elif _taker(batch) is None:
-        for _, child in _children(batch) or ():
+        for _, child in children_of(batch) or ():
             yield from tensors_of(child)
 
 
@@ -107,10 +97,10 @@ def _take(part: Any, index: Tensor, rows: int, path: str, *, top: bool = False) 
         return part[index.cpu().numpy()] if part.ndim and part.shape[0] == rows else part
     if _is_column(part, rows, top=top):
         return type(part)([part[position] for position in index.tolist()])
-    children = _children(part)
+    children = children_of(part)
     if children is not None:
-        return _rebuild(part, [_take(child, index, rows, f"{path}{key}") for key, child in children])
-    if isinstance(part, _DESCRIPTIONS):
+        return rebuild(part, [_take(child, index, rows, f"{path}{key}") for key, child in children])
+    if isinstance(part, DESCRIPTIONS):
         return part
     raise BatchFormatError(
         f"{path} must be of a type whose rows can be taken, got {type(part).__module__}.{type(part).__qualname__}. "
@@ -126,9 +116,9 @@ def _sizes(part: Any) -> dict[int, None]:
     elif isinstance(part, (Tensor, np.ndarray)):
         sizes.update({int(part.shape[0]): None} if part.ndim else {})
     else:
-        for _, child in _children(part) or ():
+        for _, child in children_of(part) or ():
             sizes.update(_sizes(child))
-        if isinstance(part, (list, tuple)) and not _is_namedtuple(part):
+        if isinstance(part, (list, tuple)) and not is_namedtuple(part):
             sizes[len(part)] = None
     return sizes
 
@@ -143,7 +133,7 @@ def _matches(part: Any, rows: int, *, top: bool = False) -> Iterator[bool]:
     elif _is_column(part, rows, top=top):
         yield from [True] * (len(part) + 1)
     else:
-        for _, child in _children(part) or ():
+        for _, child in children_of(part) or ():
             yield from _matches(child, rows)
 
 
@@ -153,7 +143,7 @@ def _is_column(part: Any, rows: int, *, top: bool) -> bool:
     The batch itself is a list of columns (``[images, labels]``), unless it holds no arrays at all, or samples that
     are containers of their own and do not share one first axis.
     """
-    if not isinstance(part, (list, tuple)) or _is_namedtuple(part) or len(part) != rows or not part:
+    if not isinstance(part, (list, tuple)) or is_namedtuple(part) or len(part) != rows or not part:
         return False
     arrays = [isinstance(value, (Tensor, np.ndarray)) for value in part]
     if all(arrays):
@@ -164,42 +154,6 @@ def _is_column(part: Any, rows: int, *, top: bool) -> bool:
     return len(set(inner)) != 1 or len(inner) < 2 * len(part)
 
 
-def _is_namedtuple(part: Any) -> bool:
-    return isinstance(part, tuple) and hasattr(part, "_fields")
-
-
-def _children(part: Any) -> list[tuple[str, Any]] | None:
-    """The parts of a container with their paths, or ``None`` where it is not one."""
-    if isinstance(part, Mapping):
-        return [(f"[{key!r}]", part[key]) for key in part]
-    if _is_namedtuple(part):
-        return [(f".{name}", getattr(part, name)) for name in part._fields]
-    if isinstance(part, (list, tuple)):
-        return [(f"[{position}]", value) for position, value in enumerate(part)]
-    if dataclasses.is_dataclass(part) and not isinstance(part, type):
-        return [(f".{field.name}", getattr(part, field.name)) for field in dataclasses.fields(part)]
-    return None
-
-
-def _rebuild(part: Any, values: list[Any]) -> Any:
-    if isinstance(part, MutableMapping):
-        rebuilt: Any = copy.copy(part)
-        for key, value in zip(list(part), values, strict=True):
-            rebuilt[key] = value
-        return rebuilt
-    if isinstance(part, Mapping):
-        make: Any = type(part)
-        return make(dict(zip(part, values, strict=True)))
-    if _is_namedtuple(part):
-        return type(part)(*values)
-    if isinstance(part, (list, tuple)):
-        return type(part)(values)
-    rebuilt = copy.copy(part)
-    for field, value in zip(dataclasses.fields(part), values, strict=True):
-        object.__setattr__(rebuilt, field.name, value)
-    return rebuilt
-
-
 def _taker(part: Any) -> Callable[[Any, Tensor], Any] | None:
     """The function registered for this type, or ``None`` for what is understood without help."""
     kind: Any = type(part)
@@ -207,16 +161,6 @@ def _taker(part: Any) -> Callable[[Any, Tensor], Any] | None:
         _register_torch_geometric()
     taker = take_rows.dispatch(type(part))
     return None if taker is take_rows.dispatch(object) else taker
-
-
-def _describe(batch: Any) -> str:
-    if isinstance(batch, (Tensor, np.ndarray)):
-        return f"{type(batch).__name__} of shape {tuple(batch.shape)}"
-    children = _children(batch)
-    if children is None:
-        return type(batch).__name__
-    inside = ", ".join(f"{key} {_describe(child)}" for key, child in children[:6])
-    return f"{type(batch).__name__} with {inside or 'nothing in it'}{' ...' if len(children) > 6 else ''}"
 
 
 @take_rows.register

@@ -13,6 +13,7 @@ from lightning_select import distributed
 from lightning_select.batch import take_rows
 from lightning_select.callbacks.base import SelectionCallback, entropy
 from lightning_select.callbacks.choice import checked_scores, checked_selection, generator_at
+from lightning_select.callbacks.keep import check_keep, kept_count
 from lightning_select.callbacks.stopwatch import Stopwatch
 from lightning_select.compat import next_batch_index, rank_zero_warn
 from lightning_select.errors import ArgumentError, ConfigurationError, ReferenceModelError
@@ -24,7 +25,7 @@ from lightning_select.signals.reference import Reference, UsesReference, open_re
 from lightning_select.signals.scoring import StepRunner, rows_of
 from lightning_select.types import Batch, Float, Int
 
-__all__ = ["BatchSelection", "kept_count"]
+__all__ = ["BatchSelection"]
 
 _WITHOUT_NEEDS = frozenset({"loss", "logits", "targets"})
 
@@ -79,7 +80,7 @@ class BatchSelection(SelectionCallback):
             raise ArgumentError(
                 f"BatchSelection.selector must be a Selector (needs, with_replacement, __call__), got {selector!r}."
             )
-        _check_keep(keep)
+        check_keep(keep)
         self.score = score
         self.selector = selector
         self.keep = keep
@@ -221,27 +222,6 @@ class BatchSelection(SelectionCallback):
         if weights is not None:
             metrics |= {"weight_entropy": entropy(weights), "weight_max": weights.max()}
         return metrics
-
-
-def kept_count(keep: float | int, rows: int) -> int:
-    """How many of ``rows`` rows are kept: a share is rounded to the nearest count, and is never none.
-
-    Example:
-        >>> kept_count(0.25, 32), kept_count(0.01, 32), kept_count(8, 32), kept_count(64, 32)
-        (8, 1, 8, 32)
-    """
-    count = keep if isinstance(keep, int) else int(keep * rows + 0.5)
-    return min(max(count, 1), rows)
-
-
-def _check_keep(keep: float | int | Anneal) -> None:
-    for value in (keep.begin, keep.end) if isinstance(keep, Anneal) else (keep,):
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        whole = isinstance(value, int) and not isinstance(keep, Anneal)
-        if not number or (whole and value < 1) or (not whole and not 0 < value <= 1):
-            raise ArgumentError(
-                f"BatchSelection.keep must be a share in (0, 1] or a number of rows (an int from 1), got {value!r}."
-            )
 
 
 def _mean(values: Tensor, where: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lightning_select.compat import in_functorch
+from lightning_select.signals.linears import LinearInputs
 from lightning_select.signals.reductions import REDUCERS, Reduction, Terms, recognise
 from lightning_select.signals.rows import Layout, spread
 from lightning_select.types import Float
@@ -37,10 +38,6 @@ _WRITES = frozenset(
     | {Tensor.__setitem__, Tensor.data.__set__}  # type: ignore[attr-defined]
 ) - {Tensor.__init__, Tensor.__init_subclass__, Tensor.__int__, Tensor.__invert__, Tensor.__index__, Tensor.__iter__}
 """Functions that change their first argument."""
-
-
-Linears = dict[int, tuple[tuple[Tensor, int], ...]]
-"""By number of outputs: the input of a linear layer, and where its output lies."""
 
 
 class Gate:
@@ -66,13 +63,13 @@ class Record:
         reduction: The call.
         scalar: Its result, as the autograd graph knows it.
         gates: Where weights can act on its gradient.
-        linears: The linear layers called before it, where the hidden state was asked for.
+        hidden: What the linear layer behind its ``input`` was given, where that was asked for.
     """
 
     reduction: Reduction
     scalar: Tensor
     gates: list[Gate] = field(default_factory=list)
-    linears: Linears = field(default_factory=dict)
+    hidden: Tensor | None = None
     _terms: Terms | None = None
 
     @property
@@ -86,10 +83,6 @@ class Record:
     def connected(self) -> bool:
         """Can a gradient pass through the scalar?"""
         return self.scalar.requires_grad
-
-    def input_of(self, logits: Tensor) -> Tensor | None:
-        """The input of the linear layer that computed ``logits``, or ``None`` where no linear layer did."""
-        return input_of(self.linears, logits)
 
     def weigh(self, weights: Float[Tensor, "rows"], layout: Layout) -> None:
         """Set the weights of the rows before the backward pass starts."""
@@ -128,7 +121,7 @@ class Capture(TorchFunctionMode):
         self._connected = connected
         self._want_linear = want_linear
         self._before_write = before_write
-        self._linears: Linears = {}
+        self._linears = LinearInputs()
         self._marks = False
 
     def __torch_function__(
@@ -144,10 +137,12 @@ class Capture(TorchFunctionMode):
             for target in _targets(func, args, kwargs):
                 self._before_write(func, target)
         if func is F.linear and self._want_linear:
-            return self._note_linear(args, kwargs)
+            output = self._call(func, args, kwargs)
+            self._linears.note(args[0] if args else kwargs["input"], output)
+            return output
         if func in _LOG_SOFTMAX:
             logits = (args[0] if args else kwargs["input"]).detach()
-            self.log_softmax = (logits, input_of(self._linears, logits))
+            self.log_softmax = (logits, self._linears.behind(logits))
         elif func in _GATHER and len(args) > 2:
             self.gathered = args[2]
         return self._call(func, args, kwargs)
@@ -167,13 +162,9 @@ class Capture(TorchFunctionMode):
             return [None] * len(self.records)
         return [next(found) if record.connected else None for record in self.records]
 
-    def _note_linear(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Keep the input; of the layers with equally many outputs only the latest few, since inputs are large."""
-        output = self._call(F.linear, args, kwargs)
-        given = (args[0] if args else kwargs["input"]).detach()
-        kept = self._linears.get(output.shape[-1], ())
-        self._linears[output.shape[-1]] = (*kept[-3:], (given, output.untyped_storage().data_ptr()))
-        return output
+    def _behind(self, reduction: Reduction) -> Tensor | None:
+        logits = reduction.arguments.get("input") if self._want_linear else None
+        return None if logits is None else self._linears.behind(logits)
 
     def _call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         if self._marks and not torch.is_grad_enabled() and _descends_from_mark(args):
@@ -189,7 +180,7 @@ class Capture(TorchFunctionMode):
             return self._call(func, args, kwargs)
         if torch.is_grad_enabled() and reduction.needs_gradient():
             scalar, gates = _run_gated(reduction) if self._gated else (reduction.run(reduction.arguments), [])
-            self.records.append(Record(reduction, scalar, gates, dict(self._linears)))
+            self.records.append(Record(reduction, scalar, gates, self._behind(reduction)))
             return scalar.clone()  # the caller may add to its own loss in place
         return self._observe(reduction)
 
@@ -206,7 +197,7 @@ class Capture(TorchFunctionMode):
         if marked and not scalar.requires_grad:
             self._marks = True
             scalar = scalar.detach().requires_grad_()
-        self.records.append(Record(reduction, scalar, linears=dict(self._linears), _terms=terms))
+        self.records.append(Record(reduction, scalar, hidden=self._behind(reduction), _terms=terms))
         if not scalar.requires_grad:
             return scalar
         with torch.enable_grad():
@@ -242,14 +233,6 @@ def _descends_from_mark(values: Iterable[Any]) -> bool:
         elif isinstance(value, (list, tuple)) and _descends_from_mark(value):
             return True
     return False
-
-
-def input_of(linears: Linears, logits: Tensor) -> Tensor | None:
-    """The input of the layer whose output the logits are, or else of the latest one with as many outputs."""
-    calls = linears.get(logits.shape[-1], ()) if logits.dim() > 1 else linears.get(1, ())
-    place = logits.untyped_storage().data_ptr()
-    exact = [given for given, output in calls if output == place]
-    return exact[-1] if exact else (calls[-1][0] if calls else None)
 
 
 def _targets(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Sequence[Any]:

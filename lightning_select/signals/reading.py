@@ -78,7 +78,7 @@ def _classification(run: Run, shape: StepShape) -> dict[str, Any]:
 def _softmax_loss(record: Record, layout: Layout, rows: int) -> dict[str, Any]:
     arguments = record.reduction.arguments
     logits, targets = arguments["input"].detach(), arguments["target"].detach().clone()
-    hidden = record.input_of(logits)
+    hidden = record.hidden
     if "linear_weight" in arguments:
         hidden, bias = logits, arguments.get("linear_bias")
         logits = F.linear(logits, arguments["linear_weight"].detach(), None if bias is None else bias.detach())
@@ -94,7 +94,7 @@ def _divergence(record: Record, layout: Layout, rows: int) -> dict[str, Any]:
     arguments = record.reduction.arguments
     targets = arguments["target"].detach()
     targets = targets.exp() if arguments.get("log_target") else targets
-    return _assemble(arguments["input"].detach(), targets, None, record.input_of(arguments["input"]), layout, rows)
+    return _assemble(arguments["input"].detach(), targets, None, record.hidden, layout, rows)
 
 
 def _sigmoid_loss(record: Record, layout: Layout, rows: int) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def _sigmoid_loss(record: Record, layout: Layout, rows: int) -> dict[str, Any]:
     if record.reduction.name == "F.binary_cross_entropy":
         logits = torch.logit(logits, eps=1e-6)
     logits, targets = fold(logits, layout, rows), fold(targets, layout, rows)
-    hidden = record.input_of(arguments["input"])
+    hidden = record.hidden
     hidden = hidden if hidden is not None and hidden.dim() == 2 and hidden.shape[0] == rows else None
     return {"logits": logits, "targets": targets, "hidden": hidden, "link": "sigmoid"}
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from lightning_select import BatchSelection
-from lightning_select.callbacks.batch_selection import kept_count
+from lightning_select.callbacks.keep import kept_count
 from lightning_select.schedule import Anneal, Schedule
 from lightning_select.scores.loss import Loss
 from lightning_select.scores.nuclear_norm import NuclearNorm
@@ -116,7 +116,7 @@ def test_a_function_is_a_score_too() -> None:
             return super().training_step(batch, batch_idx)
 
     fit(Watching, BatchSelection(by_class, TopK(), keep=2))
-    assert ("loss", "logits", "targets") in seen
+    assert ("loss", "logits", "targets", "valid") in seen
     assert max(value for value in seen if isinstance(value, int)) <= 2
 
 

@@ -1,0 +1,100 @@
+"""Each private name that we touch; a failure here says that it moved, and what depends on it."""
+
+from __future__ import annotations
+
+import inspect
+
+import lightning.pytorch as pl
+import torch
+from torch import nn
+
+from lightning_select import compat
+from tests.fitting import fit, loader, trainer
+from tests.modules import Added, Classifier
+
+
+def test_logging_cadence_is_that_of_lightning() -> None:
+    """``epoch_loop._batches_that_stepped``: if it moved, compare with ``should_update_logs`` of the logger connector."""
+    due: list[tuple[bool, bool]] = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            due.append((compat.logs_at_this_step(trainer), trainer._logger_connector.should_update_logs))
+
+    fit(Classifier, Watch(), log_every_n_steps=3)
+    assert [mine for mine, _ in due] == [theirs for _, theirs in due]
+    assert sum(mine for mine, _ in due) == 4
+
+
+def test_batch_index_is_the_next_one() -> None:
+    """``fit_loop.batch_idx``: the training step must be told the same number in the scoring pass."""
+    seen: list[tuple[int, int]] = []
+
+    class Watching(Classifier):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            self.expected = compat.next_batch_index(self.trainer)
+            return batch
+
+        def training_step(self, batch, batch_idx):
+            seen.append((self.expected, batch_idx))
+            return super().training_step(batch, batch_idx)
+
+    fit(Watching)
+    assert [mine for mine, _ in seen] == [theirs for _, theirs in seen] == [*range(6), *range(6)]
+
+
+def test_compiled_modules_are_known_by_their_context() -> None:
+    """``_compiler_ctx``: without it, a graph compiled as a whole gives away buffers that we need twice."""
+    module = Added()
+    assert not hasattr(torch._functorch.config, "nothing")
+    with compat.keeping_buffers(module):
+        assert torch._functorch.config.donated_buffer
+    fit(torch.compile(module, backend="eager"))
+    assert module._compiler_ctx is not None
+    with compat.keeping_buffers(module):
+        assert not torch._functorch.config.donated_buffer
+    assert torch._functorch.config.donated_buffer
+
+
+def test_functorch_is_noticed() -> None:
+    """``torch._C._functorch.peek_interpreter_stack``: without it, sums inside vmap would be taken for reductions."""
+    seen: list[bool] = []
+
+    def inside(x: torch.Tensor) -> torch.Tensor:
+        seen.append(compat.in_functorch())
+        return x.sum()
+
+    torch.func.vmap(inside)(torch.ones(2, 3))
+    assert seen == [True]
+    assert not compat.in_functorch()
+
+
+def test_a_small_trainer_says_nothing_and_keeps_the_rank(caplog) -> None:
+    caplog.set_level("INFO")
+    big = trainer()
+    caplog.clear()
+    with compat.quiet_trainer(big, max_epochs=1) as small:
+        assert type(small) is pl.Trainer
+        small.fit(Classifier(), loader())
+    assert small.global_step == 6
+    assert not [record for record in caplog.records if "available" in record.message]
+
+
+def test_the_places_where_we_stand_are_called_as_we_expect() -> None:
+    """``Strategy.batch_to_device`` and ``process_dataloader``, and a loader's ``batch_sampler``."""
+    from lightning.pytorch.strategies import Strategy
+
+    assert list(inspect.signature(Strategy.batch_to_device).parameters) == ["self", "batch", "device", "dataloader_idx"]
+    assert list(inspect.signature(Strategy.process_dataloader).parameters) == ["self", "dataloader"]
+    data = loader()
+    drawn = []
+
+    class Spy:
+        def __iter__(self):
+            drawn.append(1)
+            yield [0, 1]
+
+    vars(data)["batch_sampler"] = Spy()
+    assert len(list(data)) == 1
+    assert drawn == [1]
+    assert isinstance(nn.Linear(1, 1).__dict__["training"], bool)
