@@ -11,6 +11,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
+
+from lightning_select.app.hydra_versions import BASE
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ["hydra", "matplotlib", "sklearn", "transformers", "pandas"]
@@ -154,8 +157,6 @@ OVERRIDES = (
 
 def check_foreign(app: Path) -> None:
     """What `OVERRIDES` must have made of the foreign config."""
-    from omegaconf import OmegaConf
-
     config = OmegaConf.load(app / "composed.yaml")
     assert config.trainer == {"who": "theirs"}
     callbacks = config.callbacks
@@ -167,7 +168,8 @@ def check_foreign(app: Path) -> None:
 
 
 def test_configs_are_found_by_someone_elses_app(unpacked, foreign) -> None:
-    (foreign / "app.py").write_text(APP.format(base=', version_base="1.3"'), encoding="utf-8")
+    base = "".join(f", {name}={value!r}" for name, value in BASE.items())
+    (foreign / "app.py").write_text(APP.format(base=base), encoding="utf-8")
     environment = os.environ | {"PYTHONPATH": str(unpacked)}
     command = [sys.executable, "-W", "error::UserWarning", "app.py", *OVERRIDES]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=foreign, env=environment)

@@ -1,0 +1,78 @@
+"""From configs to objects: the only place of the application that instantiates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import hydra.utils
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_select.app.hydra_versions import TRUST
+from lightning_select.errors import ConfigurationError
+
+__all__ = ["build_callbacks", "build_data", "build_model", "build_trainer", "instantiate"]
+
+
+def instantiate(config: Any, **kwargs: Any) -> Any:
+    """The object that a config with a ``_target_`` describes, with plain lists and dicts for arguments."""
+    return hydra.utils.instantiate(config, _convert_="all", **TRUST, **kwargs)
+
+
+def build_model(config: DictConfig) -> Any:
+    """The LightningModule.
+
+    Raises:
+        ConfigurationError: The config names no class.
+    """
+    _check_target("model", config.get("model"), "model._target_=my.Module")
+    return instantiate(config.model)
+
+
+def build_data(config: DictConfig) -> Any:
+    """The data module, or ``None`` where the module brings its own loaders.
+
+    Raises:
+        ConfigurationError: The config names no class.
+    """
+    if not config.get("data"):
+        return None
+    _check_target("data", config.data, "data._target_=my.DataModule")
+    return instantiate(config.data)
+
+
+def build_callbacks(config: DictConfig) -> list[Any]:
+    """The callbacks, in the order of the config; a name that holds nothing is left out.
+
+    Raises:
+        ConfigurationError: An entry names no class.
+    """
+    named = {name: entry for name, entry in (config.get("callbacks") or {}).items() if entry}
+    for name, entry in named.items():
+        _check_target(f"callbacks.{name}", entry, f"+callbacks.{name}._target_=my.Callback")
+    return [instantiate(entry) for entry in named.values()]
+
+
+def build_trainer(config: DictConfig, callbacks: Sequence[Any], changes: Mapping[str, Any] | None = None) -> Any:
+    """The Trainer.
+
+    Args:
+        config: The whole config.
+        callbacks: Its callbacks.
+        changes: Arguments that replace those of the config.
+
+    Raises:
+        ConfigurationError: The config names no class, or callbacks of its own.
+    """
+    _check_target("trainer", config.get("trainer"), "trainer=default")
+    if "callbacks" in config.trainer:
+        raise ConfigurationError("trainer.callbacks must not be set. Put them under `callbacks`, each with a name.")
+    # A partial object, because Hydra would copy callbacks that it is handed.
+    return instantiate(config.trainer, _partial_=True)(callbacks=list(callbacks), **(changes or {}))
+
+
+def _check_target(key: str, config: Any, example: str) -> None:
+    if isinstance(config, DictConfig) and "_target_" in config and not OmegaConf.is_missing(config, "_target_"):
+        return
+    got = [name for name in config if name != "_target_"] if isinstance(config, DictConfig) else config
+    raise ConfigurationError(f"{key} must have a _target_, the class to build, got {got or 'none'}. Try {example}")

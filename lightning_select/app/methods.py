@@ -1,0 +1,129 @@
+"""What a comparison compares: every method is the user's own config plus a few overrides."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from lightning_select.errors import ConfigurationError
+
+__all__ = ["GROUP", "UNIFORM", "Method", "compose_method", "list_recipes", "read_methods"]
+
+GROUP = "callbacks/selection"
+UNIFORM = "uniform"
+NONE = "none"
+"""The option that stands for no callback."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A name for the table, and the overrides that make the method out of the user's config."""
+
+    name: str
+    overrides: tuple[str, ...]
+
+
+def list_recipes() -> list[str]:
+    """Names of all recipes that this application finds, the user's own among them."""
+    loader = GlobalHydra.instance().config_loader()
+    return sorted(set(loader.get_group_options(GROUP, results_filter=ObjectType.CONFIG)) - {NONE})
+
+
+def read_methods(entries: Sequence[Any], recipes: Sequence[str]) -> list[Method]:
+    """The methods that ``methods=[...]`` names.
+
+    Args:
+        entries: ``uniform``, names of recipes, or a name of one's own with overrides, as ``{name: {key: value}}`` or
+            ``{name: [override, ...]}``. The overrides say which recipe is meant (``callbacks/selection: uds``), unless
+            the name is that of a recipe.
+        recipes: Names that exist.
+
+    Raises:
+        ConfigurationError: A name is unknown or occurs twice, or an entry is of another form.
+    """
+    methods = [_read(entry, recipes) for entry in entries]
+    twice = [name for name, times in Counter(method.name for method in methods).items() if times > 1]
+    if twice or not methods:
+        raise ConfigurationError(f"methods must be at least one, each with a name of its own, got {list(entries)}.")
+    return methods
+
+
+def compose_method(method: Method, seed: int, batch_size_key: str | None) -> DictConfig:
+    """The user's config with one method and one seed.
+
+    Where ``batch_size_key`` is given, the loader's batches are enlarged by the share that the method keeps, so that
+    every training step, of reference models too, sees as many rows as the config asks for.
+
+    Raises:
+        ConfigurationError: The command line already chooses a method, or ``batch_size_key`` is not in the config.
+    """
+    state = HydraConfig.get()
+    overrides = list(state.overrides.task)
+    if any(_key(override) == GROUP for override in overrides):
+        raise ConfigurationError(f"{GROUP} must not be set with task=compare, which sets it to each of `methods`.")
+    replaced = {_key(override) for override in method.overrides} | {"seed"}
+    overrides = [override for override in overrides if _key(override) not in replaced]
+    config = compose(state.job.config_name, overrides=[*overrides, f"seed={seed}", *method.overrides])
+    if batch_size_key is not None:
+        size = OmegaConf.select(config, batch_size_key)
+        if not isinstance(size, int):
+            raise ConfigurationError(
+                f"compare.batch_size_key must name a whole number of the config, got {batch_size_key!r}, which is "
+                f"{size!r}. With compare.batch_size_key=null all methods draw the same batches."
+            )
+        with open_dict(config):
+            OmegaConf.update(config, batch_size_key, round(size / _kept_share(config)))
+            for callback in (config.get("callbacks") or {}).values():
+                reference = OmegaConf.select(callback, "score.reference") if callback else None
+                if isinstance(reference, DictConfig) and reference.get("batch_size", size) is None:
+                    reference.batch_size = size
+    return config
+
+
+def _read(entry: Any, recipes: Sequence[str]) -> Method:
+    if isinstance(entry, str):
+        return Method(entry, (_choose(entry, recipes),))
+    if isinstance(entry, Mapping) and len(entry) == 1:
+        ((name, changes),) = entry.items()
+        # Values in JSON are values in Hydra's grammar too, strings in quotes included.
+        overrides = (
+            [f"{key}={json.dumps(changes[key])}" for key in changes] if isinstance(changes, Mapping) else changes
+        )
+        if isinstance(overrides, list) and all(isinstance(override, str) for override in overrides):
+            chosen = any(_key(override) == GROUP for override in overrides)
+            return Method(str(name), tuple(overrides) if chosen else (_choose(str(name), recipes), *overrides))
+    raise ConfigurationError(f"methods must hold names and {{name: {{key: value}}}}, got {entry!r}.")
+
+
+def _choose(name: str, recipes: Sequence[str]) -> str:
+    if name == UNIFORM:
+        return f"{GROUP}={NONE}"
+    if name not in recipes:
+        raise ConfigurationError(
+            f"methods must name {UNIFORM} or one of the recipes {', '.join(recipes)}, got {name!r}. "
+            f"A name of your own comes with the recipe it stands for: {{{name}: {{{GROUP}: uds}}}}"
+        )
+    return f"{GROUP}={name}"
+
+
+def _kept_share(config: DictConfig) -> float:
+    """Share of a batch that passes all selections whose ``keep`` is a constant share."""
+    share = 1.0
+    for entry in (config.get("callbacks") or {}).values():
+        keep = entry.get("keep") if isinstance(entry, DictConfig) else None
+        if isinstance(keep, float) and str(entry.get("_target_")).endswith(".BatchSelection") and 0 < keep <= 1:
+            share *= keep
+    return share
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")

@@ -1,0 +1,135 @@
+"""The learning curve of one run: steps, rows and seconds at each evaluation, and what was trained on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_select.app.counting import RowCount
+from lightning_select.batch import count_rows
+from lightning_select.callbacks.loss_reweighting import LossReweighting
+from lightning_select.compat import Callback
+from lightning_select.errors import ConfigurationError
+
+__all__ = ["Point", "Recorder"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One evaluation.
+
+    Attributes:
+        step: Optimiser steps so far.
+        samples: Rows that went through a forward pass so far, those of scoring and of reference models included.
+        seconds: Time so far, with scoring and reference models, without evaluations.
+        value: The metric.
+    """
+
+    step: int
+    samples: int
+    seconds: float
+    value: float
+
+
+class Recorder(Callback):
+    """Records a `Point` at the end of every validation; to be the first of the Trainer's callbacks.
+
+    Args:
+        metric: Name of the metric that validation logs.
+        count: Rows so far.
+        flag_key: Entry of a batch that marks rows; their share in what was trained on is `flagged_share`.
+        report: Is told of every point.
+
+    Attributes:
+        points: The curve.
+        seconds: Time of training, without evaluations.
+    """
+
+    def __init__(
+        self, metric: str, count: RowCount, flag_key: str | None, report: Callable[[Point], None] | None = None
+    ) -> None:
+        self.points: list[Point] = []
+        self.seconds = 0.0
+        self._metric = metric
+        self._count = count
+        self._flag_key = flag_key
+        self._report = report
+        self._started = 0.0
+        self._trained = 0
+        self._flagged: Tensor | None = None
+        self._weight: Tensor | None = None
+        self._old_weights: list[Tensor | None] = []
+
+    @property
+    def flagged_share(self) -> float | None:
+        """Share of marked rows in what was trained on, each row by its weight; ``None`` where nothing is marked."""
+        if self._flagged is None or self._weight is None:
+            return None
+        return float(self._flagged / self._weight)
+
+    def rows_per_step(self, steps: int) -> float:
+        """Rows that one of ``steps`` optimiser steps learnt from, on average."""
+        return self._trained / max(steps, 1)
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Start the clock, before anyone trains a reference."""
+        self._started = time.perf_counter()
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """Stop the clock."""
+        self._stop(pl_module.device)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Record, and let the clock run on.
+
+        Raises:
+            ConfigurationError: Validation does not log the metric.
+        """
+        if not trainer.sanity_checking:
+            value = trainer.callback_metrics.get(self._metric)
+            if value is None:
+                known = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
+                raise ConfigurationError(
+                    f"compare.metric must be logged by validation, got {self._metric!r}; logged: {known}."
+                )
+            point = Point(trainer.global_step, self._count.rows, self.seconds, float(value))
+            self.points.append(point)
+            if self._report is not None:
+                self._report(point)
+        self._started = time.perf_counter()
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Stop the clock for good."""
+        self._stop(pl_module.device)
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Count the rows that were kept."""
+        self._trained += count_rows(batch)
+        self._old_weights = self._weights_of(trainer)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Count the marked rows among them, on the device."""
+        marks = batch.get(self._flag_key) if isinstance(batch, Mapping) else None
+        if not isinstance(marks, Tensor):
+            return
+        marks = marks.float()
+        weights = torch.ones_like(marks)
+        for new, old in zip(self._weights_of(trainer), self._old_weights, strict=True):
+            if new is not None and new is not old:  # an inactive method leaves the weights of its last active step
+                weights = weights * new
+        flagged, weight = (weights * marks).sum(), weights.sum()
+        self._flagged = flagged if self._flagged is None else self._flagged + flagged
+        self._weight = weight if self._weight is None else self._weight + weight
+
+    def _weights_of(self, trainer: Any) -> list[Tensor | None]:
+        return [callback.last_weights for callback in trainer.callbacks if isinstance(callback, LossReweighting)]
+
+    def _stop(self, device: torch.device) -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        self.seconds += time.perf_counter() - self._started

@@ -1,0 +1,129 @@
+"""From runs to the numbers of the table."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lightning_select.app.methods import UNIFORM
+from lightning_select.app.recorder import Point
+from lightning_select.app.runs import Run
+
+__all__ = ["Outcome", "Summary", "outcomes_of", "reached", "summarise", "target_of"]
+
+_SMOOTHED = 3
+"""Evaluations whose mean must reach the target, so that one lucky evaluation does not."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What counts of one run.
+
+    Attributes:
+        final: The final metric.
+        steps: Optimiser steps to the target; infinite where it was never reached.
+        samples: Rows through the model to the target; infinite likewise.
+    """
+
+    final: float
+    steps: float
+    samples: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One line of the table; ``None`` where there is nothing to say.
+
+    Attributes:
+        method: Name of the method.
+        runs: Runs that finished.
+        failed: Errors of those that did not.
+        final_mean: Mean of the final metric over seeds.
+        final_sd: Its standard deviation.
+        steps_to_target: Median over seeds, infinite where half of the runs or more never reached the target.
+        samples_to_target: The same of rows through the model.
+        reached: Runs that reached the target.
+        rows_per_step: Mean number of rows that a step learnt from.
+        flagged_share: Mean share of rows with wrong labels in what was trained on.
+        seconds: Mean time of training.
+    """
+
+    method: str
+    runs: int
+    failed: tuple[str, ...]
+    final_mean: float | None
+    final_sd: float | None
+    steps_to_target: float | None
+    samples_to_target: float | None
+    reached: int
+    rows_per_step: float | None
+    flagged_share: float | None
+    seconds: float | None
+
+
+def target_of(runs: Iterable[Run], fixed: float | None, *, higher: bool) -> float | None:
+    """The value to reach: the fixed one, or 5 % short of where the curve of uniform ends on average."""
+    ends = [run.points[-1].value for run in runs if run.method == UNIFORM and not run.error and run.points]
+    if fixed is not None or not ends:
+        return fixed
+    end = statistics.fmean(ends)
+    return end - 0.05 * abs(end) if higher else end + 0.05 * abs(end)
+
+
+def reached(points: Sequence[Point], target: float, *, higher: bool) -> Point | None:
+    """The first evaluation at which the mean of it and the two before is as good as the target."""
+    for position, point in enumerate(points):
+        recent = [near.value for near in points[max(0, position + 1 - _SMOOTHED) : position + 1]]
+        mean = statistics.fmean(recent)
+        if (mean >= target) if higher else (mean <= target):
+            return point
+    return None
+
+
+def outcomes_of(runs: Iterable[Run], target: float | None, *, higher: bool) -> dict[str, dict[int, Outcome]]:
+    """Outcomes of all runs that finished, by method and seed, in order of appearance."""
+    outcomes: dict[str, dict[int, Outcome]] = {}
+    for run in runs:
+        of_method = outcomes.setdefault(run.method, {})
+        if run.error or run.final is None:
+            continue
+        point = None if target is None else reached(run.points, target, higher=higher)
+        steps, samples = (math.inf, math.inf) if point is None else (float(point.step), float(point.samples))
+        of_method[run.seed] = Outcome(run.final, steps, samples)
+    return outcomes
+
+
+def summarise(runs: Sequence[Run], target: float | None, *, higher: bool) -> list[Summary]:
+    """One line per method, in order of appearance."""
+    outcomes = outcomes_of(runs, target, higher=higher)
+    lines = []
+    for method, of_method in outcomes.items():
+        done = [run for run in runs if run.method == method and run.seed in of_method]
+        finals = [outcome.final for outcome in of_method.values()]
+        flagged = [run.flagged_share for run in done if run.flagged_share is not None]
+        lines.append(
+            Summary(
+                method=method,
+                runs=len(done),
+                failed=tuple(run.error for run in runs if run.method == method and run.error),
+                final_mean=_mean(finals),
+                final_sd=statistics.stdev(finals) if len(finals) > 1 else None,
+                steps_to_target=_median([one.steps for one in of_method.values()], target),
+                samples_to_target=_median([one.samples for one in of_method.values()], target),
+                reached=sum(math.isfinite(one.steps) for one in of_method.values()),
+                rows_per_step=_mean([run.rows_per_step for run in done]),
+                flagged_share=_mean(flagged),
+                seconds=_mean([run.seconds for run in done]),
+            )
+        )
+    return lines
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def _median(values: Sequence[float], target: float | None) -> float | None:
+    return statistics.median(values) if values and target is not None else None

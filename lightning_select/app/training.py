@@ -1,0 +1,108 @@
+"""One run of a comparison: one method on one seed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import seed_everything
+from omegaconf import DictConfig
+from torch.utils.data import DataLoader
+
+from lightning_select.app.building import build_callbacks, build_data, build_model, build_trainer
+from lightning_select.app.counting import counted_rows
+from lightning_select.app.fit import defines, has_test
+from lightning_select.app.recorder import Point, Recorder
+from lightning_select.app.runs import Run
+from lightning_select.errors import ConfigurationError
+
+__all__ = ["train_one"]
+
+_QUIET = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+}
+
+
+def train_one(
+    config: DictConfig,
+    method: str,
+    seed: int,
+    budget: Mapping[str, Any],
+    report: Callable[[Point], None] | None = None,
+) -> Run:
+    """Train and test one method on one seed.
+
+    The initial weights and the order of rows depend on the seed alone, whatever the method draws.
+
+    Args:
+        config: The config of the method.
+        method: Its name.
+        seed: The seed.
+        budget: Arguments of the Trainer that replace those of the config.
+        report: Is told of every evaluation.
+
+    Raises:
+        ConfigurationError: The Trainer would use several processes, or validation logs no such metric.
+    """
+    settings = config.compare
+    seed_everything(seed, workers=True, verbose=False)
+    data = build_data(config)
+    seed_everything(seed, workers=True, verbose=False)
+    model = build_model(config)
+    callbacks = build_callbacks(config)
+    _pin_order(data if defines(data, "train_dataloader") else model, seed)
+    references = [getattr(getattr(callback, "score", None), "reference", None) for callback in callbacks]
+    modules = [model, *(reference for reference in references if isinstance(reference, torch.nn.Module))]
+    with counted_rows(*(type(module) for module in modules)) as count:
+        recorder = Recorder(settings.metric, count, settings.flag_key, report)
+        trainer = build_trainer(config, [recorder, *callbacks], {**_QUIET, **budget})
+        if trainer.world_size != 1:
+            raise ConfigurationError(f"task=compare must train on one device, got {trainer.world_size}.")
+        trainer.fit(model, datamodule=data)
+    if not recorder.points:
+        raise ConfigurationError("task=compare must evaluate at least once, got no validation. Set val_check_interval.")
+    final = recorder.points[-1].value
+    if has_test(model, data):
+        trainer.test(model, datamodule=data, verbose=False)
+        final = _metric(trainer, settings.final_metric)
+    return Run(
+        method=method,
+        seed=seed,
+        final=final,
+        steps=trainer.global_step,
+        samples=count.rows,
+        seconds=recorder.seconds,
+        rows_per_step=recorder.rows_per_step(trainer.global_step),
+        flagged_share=recorder.flagged_share,
+        points=tuple(recorder.points),
+    )
+
+
+def _pin_order(owner: Any, seed: int) -> None:
+    """Draw the order of rows from a generator of its own, so that a method which draws numbers does not change it."""
+    make = owner.train_dataloader
+
+    @functools.wraps(make)
+    def train_dataloader() -> Any:
+        loader = make()
+        if isinstance(loader, DataLoader):
+            for holder in (loader, loader.sampler):
+                if getattr(holder, "generator", seed) is None:
+                    vars(holder)["generator"] = torch.Generator().manual_seed(seed)
+        return loader
+
+    vars(owner)["train_dataloader"] = train_dataloader
+
+
+def _metric(trainer: Any, name: str) -> float:
+    value = trainer.callback_metrics.get(name)
+    if value is None:
+        known = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
+        raise ConfigurationError(f"compare.final_metric must be logged by test, got {name!r}; logged: {known}.")
+    return float(value)

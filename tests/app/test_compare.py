@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lightning_select.app import compare as module
+from lightning_select.errors import ConfigurationError
+from tests.app import tiny
+from tests.app.conftest import TINY, read_csv
+
+RECIPES = [
+    *("balanced_difficulty", "dynamic_loss", "el2n", "focal", "grad_norm", "importance_sampling", "max_loss"),
+    *("rho_loss", "selective_backprop", "self_paced", "uds", "uncertainty"),
+]
+NOTE = "+callbacks.note._target_=tests.app.tiny.Note"
+
+
+def _weighting(name: str) -> str:
+    """A method called mine: a recipe whose weighting is a class of `tests.app.tiny`."""
+    kind, weighting = "lightning_select.LossReweighting", f"tests.app.tiny.{name}"
+    overrides = f"'+callbacks.mine._target_={kind}','+callbacks.mine.weighting._target_={weighting}'"
+    return f"{{mine:['callbacks/selection=none',{overrides}]}}"
+
+
+def test_every_recipe_trains_and_is_reported(launch_tiny, capsys) -> None:
+    folder = launch_tiny("task=compare", f"methods=[uniform,{','.join(RECIPES)}]", "seeds=1", "compare.target=0.3")
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
+    assert [line.split()[0] for line in lines[3 : 4 + len(RECIPES)]] == ["uniform", *RECIPES]
+    assert sum("failed" in line for line in lines) == 0, told.out
+    assert lines[-1].startswith("Verdict: there is none, because no evidence comes from fewer than two paired seeds")
+    assert f"Curves: {folder / 'compare.png'}" in told.out
+    assert (folder / "compare.png").read_bytes()[:4] == b"\x89PNG"
+    assert "13/13" in told.err  # the progress bar
+    runs = read_csv(folder / "runs.csv")
+    assert [run["method"] for run in runs] == ["uniform", *RECIPES]
+    assert {float(run["rows_per_step"]) for run in runs} == {8.0}
+    assert {run["steps"] for run in runs} == {"6"}
+    assert [line["method"] for line in read_csv(folder / "table.csv")] == ["uniform", *RECIPES]
+
+
+def test_samples_are_the_rows_that_the_steps_were_run_on(launch_tiny) -> None:
+    """Scoring, probes and both reference models of a holdout included; counted here by the module's own step."""
+    for method in ("uniform", "rho_loss", "uds", "dynamic_loss"):
+        tiny.ROWS_SEEN.clear()
+        folder = launch_tiny("task=compare", f"methods=[{method}]", "seeds=1", folder=method)
+        (run,) = read_csv(folder / "runs.csv")
+        assert int(run["samples"]) == sum(tiny.ROWS_SEEN)
+    assert not hasattr(tiny.Module.training_step, "__wrapped__")
+
+
+def test_samples_of_a_selection_by_hand(launch_tiny) -> None:
+    halved = "{max_loss:{callbacks.selection.keep:0.5}}"
+    folder = launch_tiny("task=compare", f"methods=[uniform,{halved}]", "seeds=1")
+    uniform, selection = (int(run["samples"]) for run in read_csv(folder / "runs.csv"))
+    assert uniform == 6 * 8
+    assert selection == 6 * (16 + 8) + (2 + 16 + 16)  # candidates and kept rows; the probe of the first batch
+
+
+def test_all_draw_the_same_batches_where_no_key_is_given(launch_tiny) -> None:
+    halved = "{max_loss:{callbacks.selection.keep:0.5}}"
+    folder = launch_tiny("task=compare", f"methods=[uniform,{halved}]", "seeds=1", "compare.batch_size_key=null")
+    assert [float(run["rows_per_step"]) for run in read_csv(folder / "runs.csv")] == [8.0, 4.0]
+
+
+def test_methods_share_initial_weights_and_order_of_rows(launch_tiny) -> None:
+    """Although one of them draws from the global generator in every step, and dropout does too."""
+    launch_tiny(
+        "task=compare", f"methods=[uniform,dynamic_loss,{_weighting('Drawn')}]", "seeds=2", "trainer.max_steps=15", NOTE
+    )
+    first, second = tiny.NOTES[:3], tiny.NOTES[3:]
+    assert first[0] == first[1] == first[2]
+    assert second[0] == second[1] == second[2]
+    assert first[0] != second[0]
+    assert first[0][1:13] != first[0][13:]  # the epochs differ
+
+
+def test_a_crash_costs_only_its_own_runs(launch_tiny, capsys) -> None:
+    crash = "{crash:['callbacks/selection=none','+callbacks.crash._target_=tests.app.tiny.Crash']}"
+    folder = launch_tiny("task=compare", f"methods=[uniform,{crash},max_loss]", "seeds=2", "compare.target=0.1")
+    told = capsys.readouterr().out
+    assert "crash failed in 2 runs: RuntimeError: it went wrong\n" in told
+    assert "Verdict (2 paired seeds, 95 % intervals): " in told
+    assert "; crash finished no run." in told
+    errors = [run["error"] for run in read_csv(folder / "runs.csv")]
+    assert errors == ["", "RuntimeError: it went wrong", ""] * 2
+    assert "in several lines" in (folder / "errors.txt").read_text(encoding="utf-8")
+
+
+def test_weights_count_in_the_share_of_wrong_labels(launch_tiny) -> None:
+    """Rows 0 and 1 of each batch have the weights 1 and 3 (here of 4, brought to mean one); others have none."""
+    folder = launch_tiny("task=compare", f"methods=[uniform,{_weighting('FirstTwo')}]", "seeds=1", NOTE)
+    uniform, weighted = (float(run["flagged_share"]) for run in read_csv(folder / "runs.csv"))
+    steps = tiny.NOTES[0][1:]
+    assert uniform == pytest.approx(sum(row % 4 == 0 for ids in steps for row in ids) / (6 * 8))
+    assert weighted == pytest.approx(sum((a % 4 == 0) + 3 * (b % 4 == 0) for a, b, *_ in steps) / (6 * 4))
+
+
+def test_without_test_data_the_last_evaluation_is_the_final_one(launch_tiny) -> None:
+    folder = launch_tiny("task=compare", "methods=[uniform]", "seeds=[4]", "model._target_=tests.app.tiny.WithoutTest")
+    (run,) = read_csv(folder / "runs.csv")
+    curve = read_csv(folder / "curves.csv")
+    assert run["seed"] == "4"
+    assert [point["step"] for point in curve] == ["2", "4", "6"]
+    assert run["final"] == curve[-1]["value"]
+
+
+def test_an_interrupted_comparison_reports_what_it_has(launch_tiny, capsys, monkeypatch) -> None:
+    train_one = module.train_one
+
+    def interrupted(config, method, seed, *rest):
+        if seed == 1:
+            raise KeyboardInterrupt
+        return train_one(config, method, seed, *rest)
+
+    monkeypatch.setattr(module, "train_one", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        launch_tiny("task=compare", "methods=[uniform,dynamic_loss]", "seeds=2")
+    told = capsys.readouterr().out
+    assert "dynamic_loss" in told
+    assert "Verdict: there is none" in told
+
+
+def test_a_killed_comparison_keeps_its_finished_runs(tmp_path) -> None:
+    overrides = [*TINY, "task=compare", "methods=[uniform,dynamic_loss]", "seeds=500", f"hydra.run.dir={tmp_path}"]
+    code = f"from lightning_select.app import main; main({overrides!r})"
+    runs, quiet = tmp_path / "runs.csv", {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-c", code], **quiet) as process:
+        deadline = time.monotonic() + 60
+        while not (runs.exists() and len(read_csv(runs)) >= 1):
+            assert process.poll() is None, "it ended by itself"
+            assert time.monotonic() < deadline, "no run finished"
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    rows = read_csv(runs)
+    assert 1 <= len(rows) < 1000
+    assert [row["method"] for row in rows[:2]] == ["uniform", "dynamic_loss"][: len(rows)]
+    assert all(row["steps"] == "6" and row["final"] for row in rows)
+    assert len(read_csv(tmp_path / "curves.csv")) >= 3 * len(rows)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["methods=[uniform,udss]"], "methods must name uniform or one of the recipes balanced_difficulty, .*'udss'"),
+        (["methods=[uniform,uniform]"], "methods must be at least one, each with a name of its own"),
+        (["methods=[]"], "methods must be at least one"),
+        (["methods=[[uds]]"], r"methods must hold names and \{name: \{key: value\}\}, got \['uds'\]"),
+        (["methods=[{mine:{callbacks.selection.keep:1}}]"], "with the recipe it stands for"),
+        (["methods=[{uds:{callbacks.selection.kep:1}}]"], "methods must fit the config, got .*kep"),
+        (["callbacks/selection=uds"], "callbacks/selection must not be set with task=compare"),
+        (["seeds=0"], "seeds must be a number of at least 1, or a list of different ones, got 0"),
+        (["seeds=[1,1]"], r"seeds must be .*, got \[1, 1\]"),
+        (["compare.mode=best"], "compare.mode must be max or min, got 'best'"),
+        (["compare.batch_size_key=data.batch"], "compare.batch_size_key must name a whole number of the config"),
+    ],
+)
+def test_what_cannot_be_compared(launch_tiny, overrides, told) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        launch_tiny("task=compare", *overrides)
+    assert not tiny.NOTES
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["compare.metric=val/f1"], "compare.metric must be logged by validation, got 'val/f1'; logged: .*val/acc"),
+        (["compare.final_metric=f1"], "compare.final_metric must be logged by test, got 'f1'; logged: test/acc"),
+        (["trainer.val_check_interval=7"], "task=compare must evaluate at least once"),
+    ],
+)
+def test_what_only_shows_in_training_is_told_in_the_table(launch_tiny, capsys, overrides, told) -> None:
+    launch_tiny("task=compare", "methods=[uniform]", "seeds=1", *overrides)
+    lines = capsys.readouterr().out.splitlines()
+    assert any(re.search(told, line) for line in lines), lines
+
+
+def test_a_folder_holds_one_comparison(launch_tiny) -> None:
+    launch_tiny("task=compare", "methods=[uniform]", "seeds=1")
+    with pytest.raises(ConfigurationError, match=r"hydra\.run\.dir must be a new folder"):
+        launch_tiny("task=compare", "methods=[uniform]", "seeds=1")

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from lightning_select.app.counting import counted_rows
+
+
+class Base:
+    def training_step(self, batch, batch_idx=0):
+        return batch.sum()
+
+
+class Child(Base):
+    def selection_step(self, batch):
+        return self.training_step(batch)
+
+
+class Grandchild(Child):
+    def training_step(self, batch, batch_idx=0):
+        return super().training_step(batch)
+
+
+BATCH = torch.ones(5, 2)
+
+
+def test_rows_of_every_step_count_whoever_runs_it() -> None:
+    module = Child()
+    with counted_rows(Child) as count:
+        module.training_step(BATCH, 0)
+        copy.deepcopy(module).training_step(batch=BATCH)
+    assert count.rows == 10
+
+
+def test_a_step_within_a_step_counts_once() -> None:
+    with counted_rows(Grandchild, Base, Child, Base) as count:
+        Grandchild().training_step(BATCH)
+        Grandchild().selection_step(BATCH)
+        Base().training_step(BATCH)
+    assert count.rows == 15
+
+
+def test_a_failing_step_does_not_stop_the_count() -> None:
+    module = Child()
+    with counted_rows(Child) as count:
+        with pytest.raises(AttributeError, match="sum"):
+            module.training_step([BATCH])
+        module.training_step(BATCH)
+    assert count.rows == 10
+
+
+def test_classes_are_as_before_afterwards() -> None:
+    before = [dict(vars(kind)) for kind in (Base, Child, Grandchild)]
+    with counted_rows(Grandchild, Base, Child):
+        assert vars(Child) != before[1]
+    assert [dict(vars(kind)) for kind in (Base, Child, Grandchild)] == before

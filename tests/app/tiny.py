@@ -1,0 +1,112 @@
+"""A module and a data module as a user would write them, small; and callbacks that watch them train."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+ROWS, FEATURES, CLASSES = 96, 5, 3
+
+ROWS_SEEN: list[int] = []
+"""Rows of every training step that was run, whoever ran it."""
+
+NOTES: list[list[Any]] = []
+"""What `Note` saw, one list per fit."""
+
+
+class Points(Dataset[Any]):
+    def __init__(self, rows: int, seed: int) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        self.x = torch.randn(rows, FEATURES, generator=draw)
+        self.y = self.x[:, :CLASSES].argmax(dim=1)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {"x": self.x[row], "y": self.y[row], "flipped": row % 4 == 0, "id": row}
+
+
+class Data(pl.LightningDataModule):
+    def __init__(self, batch_size: int = 8) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(Points(ROWS, 0), self.batch_size, shuffle=True, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(Points(32, 1), 32)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(Points(32, 2), 32)
+
+
+class Module(pl.LightningModule):
+    """Has dropout, so that training draws from the global generator."""
+
+    def __init__(self, lr: float = 0.05) -> None:
+        super().__init__()
+        self.lr = lr
+        self.net = nn.Sequential(nn.Linear(FEATURES, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, CLASSES))
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        ROWS_SEEN.append(len(batch["y"]))
+        loss = F.cross_entropy(self.net(batch["x"]), batch["y"])
+        self.log("train/loss", loss)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        self.log("val/acc", self._right(batch), batch_size=len(batch["y"]))
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        self.log("test/acc", self._right(batch), batch_size=len(batch["y"]))
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=self.lr)
+
+    def _right(self, batch: dict[str, Tensor]) -> Tensor:
+        return (self.net(batch["x"]).argmax(dim=1) == batch["y"]).float().mean()
+
+
+class WithoutTest(Module):
+    test_step = pl.LightningModule.test_step
+
+
+class WithData(Module):
+    def train_dataloader(self) -> DataLoader[Any]:
+        return Data().train_dataloader()
+
+
+class Note(pl.Callback):
+    """The initial weights, then the ids of the rows of every step."""
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        NOTES.append([[parameter.sum().item() for parameter in pl_module.parameters()]])
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        NOTES[-1].append(batch["id"].tolist())
+
+
+class Crash(pl.Callback):
+    def on_train_batch_end(self, *args: Any) -> None:
+        raise RuntimeError("it went wrong\nin several lines")
+
+
+class Drawn:
+    """A weighting that uses the global generator."""
+
+    def __call__(self, losses: Tensor) -> Tensor:
+        return torch.rand_like(losses)
+
+
+class FirstTwo:
+    """Only the first two rows of a batch count, by one and three."""
+
+    def __call__(self, losses: Tensor) -> Tensor:
+        return torch.tensor([1.0, 3.0] + [0.0] * (len(losses) - 2))
