@@ -5,7 +5,6 @@ Every name here has a test that says what to do when it moves.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -71,9 +70,9 @@ def quiet_trainer(trainer: Any, **kwargs: Any) -> Iterator[Any]:
     """
     kind = next(base for base in type(trainer).__mro__ if base.__name__ == "Trainer" and ".trainer." in base.__module__)
     device = trainer.strategy.root_device
-    talker = logging.getLogger(f"{kind.__module__.split('.trainer.')[0]}.utilities.rank_zero")
-    level, rank = talker.level, getattr(rank_zero.rank_zero_only, "rank", None)
-    talker.setLevel(logging.ERROR)
+    talker = rank_zero.log  # that of the namespace which was imported last, whatever namespace talks
+    quiet, rank = talker.disabled, getattr(rank_zero.rank_zero_only, "rank", None)
+    talker.disabled = True
     try:
         yield kind(
             accelerator="cpu" if device.type == "cpu" else "auto",
@@ -87,6 +86,6 @@ def quiet_trainer(trainer: Any, **kwargs: Any) -> Iterator[Any]:
             **kwargs,
         )
     finally:
-        talker.setLevel(level)
+        talker.disabled = quiet
         if rank is not None:
             vars(rank_zero.rank_zero_only)["rank"] = rank

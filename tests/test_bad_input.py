@@ -212,8 +212,7 @@ class TestSteps:
         before = weights_of(type("Done", (), {"lightning_module": module})())
         with pytest.raises(ScoreError, match="must return one floating point number"):
             fit(module, selection(lambda signals: None))
-        after = {key: value for key, value in module.state_dict().items()}
-        assert all(torch.equal(before[key], value) for key, value in after.items())
+        assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
         assert "training_step" not in vars(module)
 
 

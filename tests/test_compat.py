@@ -14,7 +14,7 @@ from tests.modules import Added, Classifier
 
 
 def test_logging_cadence_is_that_of_lightning() -> None:
-    """``epoch_loop._batches_that_stepped``: if it moved, compare with ``should_update_logs`` of the logger connector."""
+    """``epoch_loop._batches_that_stepped``: if it moved, see ``should_update_logs`` of the logger connector."""
     due: list[tuple[bool, bool]] = []
 
     class Watch(pl.Callback):

@@ -139,6 +139,7 @@ def test_a_last_batch_of_fewer_rows_on_every_rank(tmp_path: Path) -> None:
     assert all(value.isfinite().all() for value in two[0]["weights"].values())
 
 
+@pytest.mark.filterwarnings("ignore:ReducibleLoss.reference must know the data better")
 def test_a_table_and_a_holdout_on_two_ranks(tmp_path: Path) -> None:
     for name, reference in (("table", torch.zeros(32)), ("holdout", Holdout(epochs=1))):
         (tmp_path / name).mkdir()

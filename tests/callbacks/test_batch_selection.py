@@ -160,6 +160,11 @@ SELECTIONS = {
 }
 
 
+HARD = pytest.mark.filterwarnings("ignore:ReducibleLoss.reference must know the data better")
+"""Random labels: a reference cannot know them."""
+
+
+@HARD
 @pytest.mark.parametrize("kind", SELECTIONS)
 def test_law_2_a_resumed_fit_is_the_uninterrupted_one(kind: str, tmp_path: Path) -> None:
     straight = weights_of(fit(Classifier, SELECTIONS[kind](), max_epochs=4, data=loader(shuffle=False)))
@@ -173,6 +178,7 @@ def test_law_2_a_resumed_fit_is_the_uninterrupted_one(kind: str, tmp_path: Path)
     assert same(straight, weights_of(second))
 
 
+@HARD
 def test_a_holdout_is_trained_once_and_leaves_the_fit_as_it_was(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
