@@ -5,6 +5,7 @@ Every name here has a test that says what to do when it moves.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ __all__ = [
     "keeping_buffers",
     "logs_at_this_step",
     "next_batch_index",
+    "output_size",
     "quiet_trainer",
     "rank_zero_info",
     "rank_zero_warn",
@@ -60,6 +62,12 @@ def keeping_buffers(module: Any) -> AbstractContextManager[Any]:
 def next_batch_index(trainer: Any) -> int:
     """The ``batch_idx`` that the batch now on its way to the training step will get."""
     return int(trainer.fit_loop.batch_idx) + 1 if trainer is not None else 0
+
+
+def output_size(node: Any) -> int:
+    """How many numbers the operation behind a node of the autograd graph gave; 0 where nobody knows."""
+    known = getattr(node, "_input_metadata", None)
+    return math.prod(known[0].shape) if known else 0
 
 
 @contextmanager

@@ -69,6 +69,15 @@ def test_functorch_is_noticed() -> None:
     assert not compat.in_functorch()
 
 
+def test_the_graph_knows_the_sizes_of_its_outputs() -> None:
+    """``Node._input_metadata``: without it, any part of a loss that is no reduction counts as unseen."""
+    x = torch.ones(3, 2, requires_grad=True)
+    total = (x * 2).sum()
+    assert compat.output_size(total.grad_fn) == 1
+    assert compat.output_size(total.grad_fn.next_functions[0][0]) == 6
+    assert compat.output_size(None) == 0
+
+
 def test_a_small_trainer_says_nothing_and_keeps_the_rank(caplog) -> None:
     caplog.set_level("INFO")
     big = trainer()

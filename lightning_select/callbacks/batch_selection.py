@@ -110,6 +110,7 @@ class BatchSelection(SelectionCallback):
             raise contract_error(pl_module, "manual optimisation, where the step itself steps the optimiser")
         self._trainer = trainer
         self._sized = False
+        self._state, self._reference_state, self._reference = {}, {}, None
         self._runner = self.interception.runner(train_mode=self.train_mode)
         if "reference_loss" in self._needs and isinstance(self.score, UsesReference):
             self._reference = open_reference(_name(self.score), self.score.reference, train_mode=self.train_mode)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_select.signals.capture import Capture, Record
+from lightning_select.signals.graph import hides_a_reduction, mixes
 from lightning_select.signals.rows import Layout, candidates
 
 __all__ = ["Run", "StepShape", "shape_of"]
@@ -74,6 +75,16 @@ class StepShape:
     unseen: bool
 
     @property
+    def others(self) -> str:
+        """What the loss depends on besides the terms of rows, in words."""
+        known = [
+            name
+            for name, layout, reached in zip(self.names, self.layouts, self.connected, strict=True)
+            if layout is None and reached
+        ]
+        return ", ".join([*dict.fromkeys(known), *(["what passes through no reduction"] if self.unseen else [])])
+
+    @property
     def own_rows(self) -> bool:
         """Are the rows of the loss's own making, not those of the batch?"""
         return any(layout.own for layout in self.layouts if layout is not None)
@@ -107,8 +118,11 @@ def shape_of(few: Run, full: Run, reversed_: Run | None) -> StepShape:
         for record, mirror, little, reached in zip(full.capture.records, mirrored, small, connected, strict=True)
     ]
     layouts = _keep_own_only_alone(layouts, full.capture.records)
+    mixing = mixes(few.capture.records)
+    coefficients = [None if mixed else c for mixed, c in zip(mixing, coefficients, strict=True)]
     numbers = [None if c is None else float(c) for c in full.coefficients]
-    unseen = _reaches_parameters(few.loss, [record.scalar for record in few.capture.records if record.connected])
+    seen = [r.scalar for r, mixed in zip(few.capture.records, mixing, strict=True) if r.connected and not mixed]
+    unseen = hides_a_reduction(few.loss, seen)
     return StepShape(
         names=full.names,
         layouts=tuple(layouts),
@@ -175,6 +189,7 @@ def _keep_own_only_alone(layouts: list[Layout | None], records: Sequence[Record]
 
 
 def _left_out(few: Run, coefficients: Sequence[Tensor | None], layouts: Sequence[Layout | None], unseen: bool) -> float:
+    """Share of the loss that is not made of row terms, by value."""
     parts = [
         (float(coefficient.detach() * record.scalar.detach()), layout is not None)
         for record, coefficient, layout in zip(few.capture.records, coefficients, layouts, strict=False)
@@ -184,18 +199,3 @@ def _left_out(few: Run, coefficients: Sequence[Tensor | None], layouts: Sequence
     outside = abs(rest) + sum(abs(part) for part, of_rows in parts if not of_rows)
     total = outside + sum(abs(part) for part, of_rows in parts if of_rows)
     return outside / total if total else 0.0
-
-
-def _reaches_parameters(loss: Tensor, scalars: Sequence[Tensor]) -> bool:
-    """Does a path lead from the loss to a leaf that passes through none of these scalars?"""
-    passed = {scalar.grad_fn for scalar in scalars}
-    waiting = [loss.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in passed:
-            continue
-        passed.add(node)
-        if hasattr(node, "variable"):
-            return True
-        waiting.extend(parent for parent, _ in node.next_functions)
-    return False

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_select.batch import count_rows, shallow_copy, take_rows, tensors_of
-from lightning_select.compat import next_batch_index
+from lightning_select.compat import next_batch_index, rank_zero_info
 from lightning_select.errors import BatchFormatError
 from lightning_select.signals.base import Signals
 from lightning_select.signals.capture import Capture
@@ -125,6 +125,11 @@ class StepRunner:
         self._shapes[full.names] = self._last = shape
         if losses is None:
             self._refuse_unreadable(shape, full)
+            if shape.left_out > 0:
+                rank_zero_info(
+                    f"{type(self._module).__name__}.training_step: {shape.left_out:.1%} of the loss does not belong to "
+                    f"rows of the batch ({shape.others}). It counts for no row and stays unweighted."
+                )
         return shape
 
     def _run_few(self, batch: Batch, order: Int[Tensor, "rows"], rows: int) -> Run | None:

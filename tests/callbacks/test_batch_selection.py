@@ -178,6 +178,12 @@ def test_law_2_a_resumed_fit_is_the_uninterrupted_one(kind: str, tmp_path: Path)
     assert same(straight, weights_of(second))
 
 
+def test_a_second_fit_does_not_remember_the_first() -> None:
+    callback = SELECTIONS["diverse"]()
+    once = weights_of(fit(Classifier, callback))
+    assert same(once, weights_of(fit(Classifier, callback)))
+
+
 @HARD
 def test_a_holdout_is_trained_once_and_leaves_the_fit_as_it_was(
     tmp_path: Path, caplog: pytest.LogCaptureFixture

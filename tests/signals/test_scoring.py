@@ -127,6 +127,70 @@ def test_a_penalty_with_as_many_rows_as_the_batch_is_left_alone() -> None:
     assert not shape.unseen
 
 
+def test_what_is_left_unweighted_is_said_once_with_its_share(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    runner = runner_of(module := Penalised())
+    for _ in range(3):
+        runner.measure(features(), {"loss"})
+    said = [record.message for record in caplog.records if "stays unweighted" in record.message]
+    x, y = features()
+    penalty = 0.1 * module.net[0].weight.square().mean()
+    with torch.no_grad():
+        share = float(penalty / (F.cross_entropy(module(x[:2]), y[:2]) + penalty))
+    assert said == [
+        f"Penalised.training_step: {share:.1%} of the loss does not belong to rows of the batch (Tensor.mean). "
+        "It counts for no row and stays unweighted."
+    ]
+
+
+def test_a_penalty_that_passes_through_no_reduction_is_said_too(caplog: pytest.LogCaptureFixture) -> None:
+    class Hidden(Base):
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            return F.cross_entropy(self(x), y) + 0.01 * self.net[0].weight.std()
+
+    caplog.set_level("INFO")
+    shape = runner_of(Hidden()).probe(features())
+    assert shape.unseen
+    assert "(what passes through no reduction)" in caplog.text
+
+
+def test_combining_losses_is_no_loss_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+
+    class Scaled(Base):
+        """Learned scales by hand, losses stacked and summed, and a log that makes them large."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.tensor([0.3, -2.0]))
+
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            z = self(x) * 100
+            losses = torch.stack([F.cross_entropy(z, y), torch.log(F.mse_loss(z, torch.ones_like(z)))])
+            one = torch.exp(-self.scale[0]) * losses[0] + self.scale[0] + F.softplus(self.scale)[1]
+            return torch.stack([one, losses[1]]).mean()
+
+    for module in (Uncertain(), Scaled()):
+        shape = runner_of(module).probe(features())
+        assert shape.readable
+        assert not shape.unseen
+        assert shape.left_out == 0
+    assert "stays unweighted" not in caplog.text
+
+
+def test_a_fused_kernel_beside_a_small_term_is_refused() -> None:
+    class Mostly(Fused):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx) + 1e-3 * self(batch[0]).square().mean()
+
+    with pytest.raises(
+        TrainingStepContractError, match=r"(9\d|100)% of the loss from something that is no reduction of torch"
+    ):
+        runner_of(Mostly()).measure(features(), {"loss"})
+
+
 def test_a_penalty_is_found_out_even_where_the_module_insists_on_its_batch_size() -> None:
     class Fixed(Penalised):
         def training_step(self, batch, batch_idx):
