@@ -276,3 +276,16 @@ def test_both_namespaces() -> None:
     done.fit(module, loader())
     assert set(module.sizes) == {3}
     assert done.callback_metrics["batch_selection/kept_share"] == 3 / ROWS
+
+
+def test_autocast_inside_the_step() -> None:
+    """A step may open a float16 region of its own, which is closed when the terms are asked for."""
+
+    class Half(Base):
+        def training_step(self, batch, batch_idx):
+            with torch.autocast("cpu", torch.float16):
+                return F.cross_entropy(self(batch[0]), batch[1])
+
+    plain = weights_of(fit(Half))
+    assert same(plain, weights_of(fit(Half, LossReweighting(torch.ones_like))))
+    assert not same(plain, weights_of(fit(Half, LossReweighting(lambda losses: losses))))
