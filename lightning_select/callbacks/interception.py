@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -27,10 +27,20 @@ from lightning_select.signals.probe import StepShape
 from lightning_select.signals.scoring import StepRunner, rows_of
 from lightning_select.types import Batch
 
-if TYPE_CHECKING:
-    from lightning_select.callbacks.base import SelectionCallback
+__all__ = ["Interception", "Member"]
 
-__all__ = ["Interception"]
+
+class Member(Protocol):
+    """What an interception asks of a callback."""
+
+    def reshape(self, batch: Batch) -> tuple[Batch, Tensor | None, Tensor | None]:
+        """The batch to train on, the rows taken (``None``: all), and their weights (``None``: all alike)."""
+
+    def weighs(self) -> bool:
+        """Will this callback weigh the rows of the batch now in training?"""
+
+    def weigh(self, losses: Tensor | None) -> Tensor | None:
+        """Weights of the rows with these losses."""
 
 
 class Interception:
@@ -44,7 +54,7 @@ class Interception:
     def __init__(self, trainer: Any, module: Any) -> None:
         self.trainer = trainer
         self.module = module
-        self.members: list[SelectionCallback] = []
+        self.members: list[Member] = []
         self.shapes: dict[tuple[str, ...], StepShape] = {}
         self.step: Callable[..., Any] = module.training_step
         self._undo: list[Callable[[], None]] = []
@@ -54,7 +64,7 @@ class Interception:
         self._weighed = WeighedStep(module, self.runner(train_mode=True))
 
     @classmethod
-    def join(cls, member: SelectionCallback, trainer: Any, module: Any) -> Interception:
+    def join(cls, member: Member, trainer: Any, module: Any) -> Interception:
         """The interception of this fit, opened by the first callback that asks."""
         shared = (getattr(callback, "interception", None) for callback in trainer.callbacks)
         found = next((one for one in shared if isinstance(one, cls) and one.module is module), None)
@@ -64,7 +74,7 @@ class Interception:
             interception._open()
         return interception
 
-    def leave(self, member: SelectionCallback) -> None:
+    def leave(self, member: Member) -> None:
         """The last one out takes the wraps off."""
         if member in self.members:
             self.members.remove(member)
@@ -119,7 +129,7 @@ class Interception:
 
         self._undo.append(undo)
 
-    def _in_order(self) -> list[SelectionCallback]:
+    def _in_order(self) -> list[Member]:
         return [callback for callback in self.trainer.callbacks if callback in self.members]
 
     def _batch_to_device(self, original: Callable[..., Any], args: Any, kwargs: Any) -> Batch:
