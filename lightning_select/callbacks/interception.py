@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ from lightning_select.types import Batch
 __all__ = ["Interception", "Member"]
 
 
+@runtime_checkable
 class Member(Protocol):
     """What an interception asks of a callback."""
 
