@@ -2,29 +2,37 @@
 
 A training step changes more than it returns: BatchNorm statistics, the state of torchmetrics objects, lists that
 collect outputs, counters, the weights of a momentum encoder, a queue of negatives, the batch itself. `ModuleKeeper`
-restores all of these and copies only what is written to:
+restores all of these. Of tensors it copies only what is written to:
 
 * a write that passes through a torch function is announced just before it happens (`ModuleKeeper.before_write`);
 * a write deep inside a kernel (BatchNorm, an embedding with ``max_norm``) is noticed in the first run, by `WriteWatch`
   and by comparing values, and what it touched is copied up front from then on.
+
+The attributes of every submodule are compared after every pass (`ModuleTree`), also those of modules that are hidden
+from ``Module.modules()`` in a list or an object. What attributes hold, and what cannot be put back, is said in
+`lightning_select.signals.attributes`.
 """
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
+from operator import is_
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torchmetrics import Metric
 
-__all__ = ["ModuleKeeper", "WriteWatch"]
+from lightning_select.signals.attributes import AttributeKeeper, KeptAttributes, is_plain, put_back
 
-_MACHINERY = frozenset(vars(nn.Module())) | {"_trainer", "_fabric"}
-_CONTAINERS = (list, dict, set, collections.deque)
+__all__ = ["ModuleKeeper", "ModuleTree", "WriteWatch"]
+
+Table = dict[str, Any]
+
+_MACHINERY = frozenset(vars(nn.Module())) | {"_trainer", "_fabric", "_hparams_initial"}
+_TABLES = ("_parameters", "_buffers", "_modules")
 
 
 class WriteWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -56,45 +64,34 @@ class ModuleKeeper:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._module = module
+        self._tree = ModuleTree(module)
         self._first = True
         self._written_by_kernels: set[int] = set()
-        self._untidy: set[int] = set()
-        self._owned: dict[int, Tensor] | None = None
+        self._owned: dict[int, list[Tensor]] | None = None
         self._batch: list[Tensor] = []
-        self._saved: dict[int, tuple[Tensor, Tensor]] = {}
+        self._held: list[Tensor] = []
+        self._saved: dict[int, list[tuple[Tensor, Tensor]]] = {}
         self._swapped: list[tuple[Tensor, Tensor]] = []
 
     @contextmanager
     def kept(self, batch: Iterable[Tensor] = ()) -> Iterator[None]:
         """Everything that happens to the module and the batch inside is undone at the end, also after an error."""
-        self._batch, self._owned, self._saved, self._swapped = list(batch), None, {}, []
-        modules = list(self._module.modules())
-        owned: Iterable[dict[str, Any]] = (table for m in modules for table in (m._parameters, m._buffers) if table)
-        tables = [(table, dict(table)) for table in owned]
-        flags = [(module, module.training) for module in modules]
-        attributes = [(module, _keep_attributes(module)) for module in modules if self._is_watched(module)]
+        self._batch, self._held = list(batch), self._tree.keep()
+        written: set[int] = set()
         if self._first or self._written_by_kernels:
-            for storage, tensor in self._owners().items():
-                if self._first or storage in self._written_by_kernels:
-                    self._save(tensor)
-        watch = WriteWatch()
+            for storage in self._owners().keys() if self._first else self._written_by_kernels:
+                self._save(storage)
         try:
             if self._first:
-                with watch:
+                with WriteWatch() as watch:
+                    written = watch.written
                     yield
             else:
                 yield
         finally:
-            self._untidy.update(id(module) for module, restore in attributes if restore())
-            for table, before in tables:
-                if table != before:
-                    table.clear()
-                    table.update(before)
-            for module, training in flags:
-                vars(module)["training"] = training
-            self._restore_values(watch.written)
-            self._first, self._batch, self._owned = False, [], None
+            self._tree.restore()
+            self._restore_values(written)
+            self._first, self._batch, self._held, self._owned = False, [], [], None
 
     def before_write(self, func: Callable[..., Any], target: Any) -> None:
         """Keep a copy of ``target``, if it is part of the module or the batch, just before ``func`` changes it."""
@@ -102,71 +99,162 @@ class ModuleKeeper:
             return
         if func == _SET_DATA:
             self._swapped.append((target, target.data))
-        elif (storage := _storage(target)) not in self._saved and storage in self._owners():
-            self._save(self._owners()[storage])
+        elif (storage := _storage(target)) not in self._saved:
+            self._save(storage)
 
-    def _owners(self) -> dict[int, Tensor]:
+    def _owners(self) -> dict[int, list[Tensor]]:
         """Every tensor of the module and the batch by its storage; made when first asked for."""
         if self._owned is None:
-            tensors = list(self._batch)
-            tensors += [*self._module.parameters(), *self._module.buffers()]
-            for module in self._module.modules():
-                tensors += [value for value in vars(module).values() if isinstance(value, Tensor)]
-                if isinstance(module, Metric):
-                    lists = [value for value in vars(module).values() if isinstance(value, list)]
-                    tensors += [tensor for values in lists for tensor in values if isinstance(tensor, Tensor)]
-            self._owned = {_storage(tensor): tensor for tensor in tensors}
+            self._owned = {}
+            for tensor in chain(self._batch, self._tree.tensors(), self._held):
+                if not tensor.is_inference() and not tensor.is_meta:  # nobody can write to these
+                    self._owned.setdefault(_storage(tensor), []).append(tensor)
         return self._owned
 
-    def _save(self, tensor: Tensor) -> None:
-        self._saved[_storage(tensor)] = (tensor.data, tensor.detach().clone())
+    def _save(self, storage: int) -> None:
+        """Copy every tensor on a storage: several may be views of parts of it."""
+        if (tensors := self._owners().get(storage)) is not None:
+            self._saved[storage] = [(tensor.data, tensor.detach().clone()) for tensor in tensors]
 
     def _restore_values(self, written: set[int]) -> None:
         for target, data in reversed(self._swapped):
             target.data = data
         with torch.no_grad():
-            for storage, (data, values) in self._saved.items():
-                if self._first and (storage in written or not torch.equal(data, values)):
+            for storage, copies in self._saved.items():
+                if self._first:
+                    if storage not in written and all(torch.equal(data, values) for data, values in copies):
+                        continue
                     self._written_by_kernels.add(storage)  # some kernels do not declare what they write
-                data.copy_(values)
-
-    def _is_watched(self, module: nn.Module) -> bool:
-        return self._first or module is self._module or isinstance(module, Metric) or id(module) in self._untidy
-
-
-def _keep_attributes(module: nn.Module) -> Callable[[], bool]:
-    """Remember what the module's own ``__dict__`` holds; the returned function restores it and says if it differed."""
-    before = {name: value for name, value in vars(module).items() if name not in _MACHINERY}
-    contents = {name: value.copy() for name, value in before.items() if type(value) in _CONTAINERS}
-
-    def restore() -> bool:
-        now = vars(module)
-        changed = any(name not in now or now[name] is not value for name, value in before.items())
-        for name in [name for name in now if name not in before and name not in _MACHINERY]:
-            del now[name]
-            changed = True
-        now.update(before)
-        for name, content in contents.items():
-            changed |= _refill(before[name], content)
-        return changed
-
-    return restore
+                for data, values in copies:
+                    data.copy_(values)
+        self._saved, self._swapped = {}, []
 
 
-def _refill(container: Any, content: Any) -> bool:
-    """Give a container its old content back; was it different?"""
-    new, old = (list(c.items()) if isinstance(c, dict) else list(c) for c in (container, content))
-    if len(new) == len(old) and all(_is_same(a, b) for a, b in zip(new, old, strict=True)):
+class ModuleTree:
+    """The attributes, parameters, buffers and children of a module and of everything below it.
+
+    Most modules hold nothing but numbers and never change: these are compared with a copy made once, in one call each
+    time. The attributes of the others are copied in every pass.
+
+    Args:
+        root: The module at the top.
+    """
+
+    def __init__(self, root: nn.Module) -> None:
+        self._root = root
+        self._hidden: dict[int, nn.Module] = {}
+        self._restless: set[int] = set()
+        self._still: list[nn.Module] = []
+        self._still_before: list[Table] = []
+        self._moving: list[nn.Module] = []
+        self._moving_before: list[Table] = []
+        self._attributes = AttributeKeeper()
+        self._content = KeptAttributes()
+        self._survey({})
+
+    def keep(self) -> list[Tensor]:
+        """Remember everything as it is now; returns the tensors among the attributes."""
+        self._still_now = list(map(vars, self._still))
+        if not self._has_same_tables() or not _equal(self._still_now, self._still_before):
+            self._survey(self._hidden)
+        self._keep_content()
+        if self._content.modules.keys() != self._hidden.keys():
+            self._survey({})
+            self._keep_content()
+            while self._content.modules.keys() - self._hidden.keys():
+                self._survey({**self._hidden, **self._content.modules})
+                self._keep_content()
+        return self._content.tensors
+
+    def restore(self) -> None:
+        """Put everything back as it was at the last `keep`."""
+        for now, before in zip(self._still_now, self._still_before, strict=True):
+            now["training"] = before["training"]
+        if not _equal(self._still_now, self._still_before):
+            self._note_restless()
+            for now, before in zip(self._still_now, self._still_before, strict=True):
+                put_back(now, before)
+        for module, before in zip(self._moving, self._moving_before, strict=True):
+            put_back(vars(module), before)
+        self._content.restore()
+        if not self._has_same_tables():
+            for table, before in self._tables:
+                put_back(table, before)
+        self._content, self._moving_before, self._still_now = KeptAttributes(), [], []
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Parameters and buffers."""
+        for top in (self._root, *self._hidden.values()):
+            yield from top.parameters()
+            yield from top.buffers()
+
+    def _survey(self, hidden: Mapping[int, nn.Module]) -> None:
+        """Walk the tree anew and sort its modules into those that are still and those that may move."""
+        self._note_restless()
+        modules = _modules_below(self._root, *hidden.values())
+        self._hidden, self._known = dict(hidden), {id(module) for module in _modules_below(self._root)}
+        self._still, self._moving = [], []
+        for module in modules:
+            (self._still if self._is_still(module) else self._moving).append(module)
+        self._still_now = list(map(vars, self._still))
+        self._still_before = [now.copy() for now in self._still_now]
+        tables = [vars(module).get(name) for module in modules for name in _TABLES]
+        self._tables = [(table, table.copy()) for table in tables if isinstance(table, dict)]
+        self._full = [table for table, before in self._tables if before]
+        self._empty = [table for table, before in self._tables if not before]
+        self._names, self._entries = list(chain(*self._full)), list(chain(*map(dict.values, self._full)))
+
+    def _is_still(self, module: nn.Module) -> bool:
+        own = vars(module)
+        if id(module) in self._restless or "training" not in own:
+            return False
+        return all(name in _MACHINERY or is_plain(value) for name, value in own.items())
+
+    def _note_restless(self) -> None:
+        """Modules that were taken for still and are not."""
+        for module, before in zip(self._still, self._still_before, strict=True):
+            now = vars(module)
+            if now.keys() != before.keys() or any(now[name] is not before[name] for name in now if name != "training"):
+                self._restless.add(id(module))
+                self._names = []  # the next pass surveys anew
+
+    def _keep_content(self) -> None:
+        self._moving_before = [vars(module).copy() for module in self._moving]
+        values = [
+            value
+            for before in self._moving_before
+            for name, value in before.items()
+            if name not in _MACHINERY and not is_plain(value)
+        ]
+        self._content = self._attributes.keep(values, self._known)
+
+    def _has_same_tables(self) -> bool:
+        return (
+            not any(self._empty)
+            and list(chain(*self._full)) == self._names
+            and all(map(is_, chain(*map(dict.values, self._full)), self._entries))
+        )
+
+
+def _modules_below(*tops: nn.Module) -> list[nn.Module]:
+    """The modules and all their descendants, each once."""
+    found = list(tops)
+    known = set(map(id, found))
+    for module in found:
+        children = vars(module).get("_modules")
+        for child in children.values() if isinstance(children, dict) else module.children():
+            if child is not None and id(child) not in known:
+                known.add(id(child))
+                found.append(child)
+    return found
+
+
+def _equal(now: list[Table], before: list[Table]) -> bool:
+    """Are these the same? Only where they are not is an ``==`` of a value asked, and it may fail."""
+    try:
+        return now == before
+    except Exception:
         return False
-    container.clear()
-    (container.update if isinstance(container, (dict, set)) else container.extend)(content)
-    return True
-
-
-def _is_same(new: Any, old: Any) -> bool:
-    if type(new) is tuple and type(old) is tuple and len(new) == len(old):
-        return all(a is b for a, b in zip(new, old, strict=True))
-    return new is old
 
 
 def _storage(tensor: Tensor) -> int:
