@@ -66,7 +66,13 @@ class Selector(Protocol):
 
 @runtime_checkable
 class Weighting(Protocol):
-    """Losses of all rows of all ranks to their weights. A plain function ``losses -> weights`` will do."""
+    """Losses of all rows of all ranks to their weights. A plain function ``losses -> weights`` will do.
+
+    It sees finite losses only: a row without one shows the mean of the others and gets no weight afterwards, and the
+    weights are brought to mean one. A weighting that does all that by itself says so by an attribute ``normalised =
+    True``. It is shown the losses as they are, and its weights are taken as they are: finite and of mean one over the
+    rows whose loss is finite, and zero for the others.
+    """
 
     def __call__(self, losses: Float[Tensor, "rows"]) -> Float[Tensor, "rows"]:
-        """Weigh every row. The callback normalises to mean one and excludes rows without a finite loss."""
+        """Weigh every row."""

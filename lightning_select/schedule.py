@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, TypeVar
 
 from lightning_select.errors import ArgumentError, ConfigurationError
@@ -123,14 +124,19 @@ def resolve(value: T, step: int, total: int | None) -> T:
     if isinstance(value, Anneal):
         number: Any = value.at(step, total)
         return number
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        moving = {
-            field.name: old.at(step, total)
-            for field in dataclasses.fields(value)
-            if field.init and isinstance(old := getattr(value, field.name), Anneal)
-        }
-        return dataclasses.replace(value, **moving) if moving else value
-    return value
+    kind: Any = type(value)
+    moving = {name: old.at(step, total) for name in _fields_of(kind) if isinstance(old := getattr(value, name), Anneal)}
+    if not moving:
+        return value
+    annealed: Any = value
+    return dataclasses.replace(annealed, **moving)
+
+
+@cache
+def _fields_of(kind: type) -> tuple[str, ...]:
+    """Names of the fields that the constructor of a dataclass takes; none for any other class."""
+    fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    return tuple(field.name for field in fields if field.init)
 
 
 def _check_point(name: str, point: int | float) -> None:

@@ -7,6 +7,7 @@ Example:
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -15,11 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_select.callbacks.choice import checked_scores, checked_selection, checked_weights
+from lightning_select.callbacks.choice import checked_scores, checked_selection, checked_weights, noted_weights
 from lightning_select.callbacks.verdicts import Verdicts
 from lightning_select.errors import ArgumentError, ScoreError, WeightError
 from lightning_select.protocols import Score, SelectionContext, Selector, Weighting
 from lightning_select.signals.base import SIGNAL_NAMES, Signals
+from lightning_select.types import Float
 
 __all__ = ["check_score", "check_selector", "check_weighting", "made_signals"]
 
@@ -106,6 +108,9 @@ def check_selector(selector: Selector, signals: Signals | None = None) -> None:
 def check_weighting(weighting: Weighting | Callable[[Tensor], Tensor]) -> None:
     """One weight per row, not negative, not all zero, detached, that follows its row.
 
+    Where the weighting says that it is ``normalised``, also: mean one over the rows whose loss is finite, and zero for
+    the others.
+
     Args:
         weighting: The weighting.
 
@@ -119,7 +124,25 @@ def check_weighting(weighting: Weighting | Callable[[Tensor], Tensor]) -> None:
         verdicts.raise_broken()
         if not torch.allclose(weighting(losses.flip(0)), plain.flip(0).to(losses.dtype), rtol=1e-4):
             raise WeightError(f"{name} must give every row its own weight, got other weights for the rows in reverse.")
+        if getattr(weighting, "normalised", False):
+            _check_normalised(name, weighting, losses, verdicts)
     pickle.loads(pickle.dumps(weighting))
+
+
+def _check_normalised(
+    name: str, weighting: Callable[[Tensor], Tensor], losses: Float[Tensor, "rows"], verdicts: Verdicts
+) -> None:
+    rows = losses.shape[0]
+    for bad in (torch.nan, torch.inf, -torch.inf):
+        spoiled = torch.cat([losses, losses.new_tensor([bad])])
+        weights = noted_weights(name, weighting(spoiled), rows + 1, verdicts)
+        verdicts.raise_broken()
+        total, last = float(weights.sum()), float(weights[-1])
+        if last != 0 or not math.isclose(total, rows, rel_tol=1e-4):
+            raise WeightError(
+                f"{name} must give rows with a finite loss weights of mean one and a row with a loss of {bad} none, as "
+                f"it is normalised, got a mean of {total / rows:.4g} and {last:.4g}."
+            )
 
 
 def _check_needs(name: str, needs: frozenset[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
@@ -37,6 +38,12 @@ from tests.modules import FEATURES, ROWS, Base, Classifier, Fused, Manual, SumOv
 
 def selection(score: Any = None, selector: Any = None, **kwargs: Any) -> BatchSelection:
     return BatchSelection(score or Loss(), selector or TopK(), **({"keep": 0.5} | kwargs))
+
+
+@pytest.fixture(autouse=True)
+def _no_type_checker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Users have none, so it is our own messages that they see."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @dataclasses.dataclass(frozen=True)

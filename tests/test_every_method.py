@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import inspect
 import pickle
+from types import SimpleNamespace
 from typing import Any
 
 import hydra.utils
@@ -149,7 +150,15 @@ def test_one_row_that_is_not_finite_harms_no_other(kind: str, name: str, bad: fl
         assert result.weight is None or result.weight.isfinite().all()
         return
     if kind == "weighting":
-        return  # the callback shows weightings finite losses only
+        losses = given.loss.clone()
+        losses[4] = bad
+        callback: Any = LossReweighting(method)
+        callback._trainer, callback.total_steps = SimpleNamespace(global_step=0), 10
+        weights = callback.weigh(losses)
+        assert weights[4] == 0
+        assert weights.isfinite().all()
+        assert float(weights.sum()) == pytest.approx(ROWS - 1, rel=1e-4)
+        return
     spoilt = {key: getattr(given, key).clone() for key in given.measured if getattr(given, key).is_floating_point()}
     for value in spoilt.values():
         value[4] = bad

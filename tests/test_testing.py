@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 
@@ -57,7 +58,7 @@ def test_scores_that_do_not_keep_their_promise() -> None:
         check_score(Greedy())
 
 
-def test_selectors_that_do_not_keep_their_promise() -> None:
+def test_selectors_that_do_not_keep_their_promise(monkeypatch: pytest.MonkeyPatch) -> None:
     class Global(First):
         def __call__(self, scores, count, context):
             return Selection(torch.randperm(len(scores))[:count])
@@ -70,6 +71,7 @@ def test_selectors_that_do_not_keep_their_promise() -> None:
         check_selector(Global())
     with pytest.raises(SelectorError, match=r"Short must return exactly 1 rows, got 0"):
         check_selector(Short())
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # or the type checker comes first
     with pytest.raises(ArgumentError, match=r"must have needs, with_replacement and a call"):
         check_selector(by_place)
 
@@ -79,6 +81,25 @@ def test_weightings_that_do_not_keep_their_promise() -> None:
         check_weighting(lambda losses: -losses)
     with pytest.raises(WeightError, match=r"every row its own weight"):
         check_weighting(lambda losses: torch.arange(1.0, len(losses) + 1))
+
+
+def test_a_weighting_that_says_it_is_normalised_and_is_not() -> None:
+    class Same:
+        normalised = True
+
+        def __call__(self, losses: torch.Tensor) -> torch.Tensor:
+            return torch.ones_like(losses)
+
+    class Doubled(Same):
+        def __call__(self, losses: torch.Tensor) -> torch.Tensor:
+            return 2.0 * losses.isfinite()
+
+    with pytest.raises(
+        WeightError, match=r"Same must give .* a row with a loss of nan none, .* got a mean of 2 and 1\."
+    ):
+        check_weighting(Same())
+    with pytest.raises(WeightError, match=r"Doubled must give .* weights of mean one .*, got a mean of 2 and 0\."):
+        check_weighting(Doubled())
 
 
 def test_public_names_exist_and_are_documented() -> None:

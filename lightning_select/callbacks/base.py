@@ -40,6 +40,7 @@ class SelectionCallback(Callback):
         self._verdicts = Verdicts()
         self._checked = False
         self._said: set[str] = set()
+        self._said_inactive = False
         self._known_unique = False
         self._metrics: Callable[[], Mapping[str, float | Tensor]] | None = None
 
@@ -122,14 +123,15 @@ class SelectionCallback(Callback):
     def acts_at(self, step: int) -> bool:
         """Is the method on at this step? Says so once when it is not."""
         active = self.schedule.active(step, self.total_steps)
-        if not active:
-            self.say_once(f"{self.name} is inactive at step {step} by its {self.schedule}; all rows train alike.")
+        if not active and not self._said_inactive:
+            self._said_inactive = True
+            rank_zero_info(f"{self.name} is inactive at step {step} by its {self.schedule}; all rows train alike.")
         return active
 
-    def say_once(self, message: str, key: str | None = None) -> None:
+    def say_once(self, message: str) -> None:
         """Tell the user, on the first rank, the first time only."""
-        if (key or message.split(" at step")[0]) not in self._said:
-            self._said.add(key or message.split(" at step")[0])
+        if message not in self._said:
+            self._said.add(message)
             rank_zero_info(message)
 
     def _leave(self) -> None:

@@ -126,9 +126,10 @@ class BatchSelection(SelectionCallback):
 
     def reshape(self, batch: Batch) -> tuple[Batch, Tensor | None, Tensor | None]:
         """The rows of ``batch`` to train on, their positions in it, and their weights."""
-        step, rows = self._trainer.global_step, rows_of(batch)
+        step = self._trainer.global_step
         if not self.acts_at(step):
             return batch, None, None
+        rows = rows_of(batch)
         count = self._count(step, rows)
         score = resolve(self.score, step, self.total_steps)
         selector = resolve(self.selector, step, self.total_steps)
@@ -183,9 +184,9 @@ class BatchSelection(SelectionCallback):
 
     def _judge_reference(self, signals: Signals, losses: Float[Tensor, "rows"]) -> None:
         """A table must know every row, and before the first step any reference must know the data better than we do."""
-        owner, unknown = _name(self.score), losses.isnan().sum()
+        owner = _name(self.score)
         if self._reference is not None and self._reference.needs_ids:
-            self._verdicts.note(owner, {"reference_known": (unknown > 0, unknown)})
+            self._verdicts.note(owner, _known_losses, losses)
         if not self._checked and self._trainer.global_step == 0 and signals.loss is not None:
             theirs, ours = float(losses.nanmean()), float(signals.loss.nanmean())
             message = (
@@ -231,3 +232,8 @@ def _mean(values: Tensor, where: Tensor) -> Tensor:
 
 def _name(part: Any) -> str:
     return getattr(part, "__name__", type(part).__name__)
+
+
+def _known_losses(losses: Float[Tensor, "steps rows"]) -> Mapping[str, tuple[Tensor, Tensor]]:
+    unknown = losses.isnan().sum(dim=1)
+    return {"reference_known": (unknown > 0, unknown)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from lightning_select.callbacks.verdicts import Verdicts
 from lightning_select.errors import ScoreError, SelectorError, WeightError
 from lightning_select.types import Float, Int, Selection
 
-__all__ = ["checked_scores", "checked_selection", "checked_weights", "generator_at"]
+__all__ = ["checked_scores", "checked_selection", "checked_weights", "generator_at", "noted_weights"]
 
 
 def checked_scores(owner: str, scores: Any, rows: int) -> Float[Tensor, "rows"]:
@@ -24,8 +25,8 @@ def checked_scores(owner: str, scores: Any, rows: int) -> Float[Tensor, "rows"]:
     if not isinstance(scores, Tensor) or scores.shape != (rows,) or not scores.is_floating_point():
         got = f"{scores.dtype} of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
         raise ScoreError(f"{owner} must return one floating point number for each of {rows} rows, got {got}.")
-    scores = scores.detach().float()
-    return torch.where(scores.isfinite(), scores, -torch.inf)
+    lowest = -torch.inf
+    return torch.nan_to_num(scores.detach().float(), nan=lowest, posinf=lowest, neginf=lowest)
 
 
 def checked_selection(
@@ -39,8 +40,8 @@ def checked_selection(
 ) -> tuple[Int[Tensor, "kept"], Float[Tensor, "kept"] | None]:
     """Positions and weights that are safe to use, in the order of the batch.
 
-    What only the device knows (a position out of range, a row twice, too few finite scores) is replaced by something
-    harmless and noted in ``verdicts``.
+    What only the device knows is replaced by something harmless and noted in ``verdicts``: a position out of range by
+    the nearest one, a row whose score is not finite by the row with the best score.
 
     Raises:
         SelectorError: The selection has a wrong type or number of rows.
@@ -52,31 +53,29 @@ def checked_selection(
         raise SelectorError(f"{owner} must return a Selection whose index holds int64 positions, got {got}.")
     if index.shape[0] != count:
         raise SelectorError(f"{owner} must return exactly {count} rows, got {index.shape[0]}.")
-    rows, finite = scores.shape[0], scores.isfinite()
     index = index.to(device=scores.device, dtype=torch.int64)
-    inside = (index >= 0) & (index < rows)
-    outside = torch.where(inside, 0, index)
-    outcomes = {
-        "index_range": (~inside.all(), torch.where(outside.amin() < 0, outside.amin(), outside.amax())),
-    }
-    verdicts.note("BatchSelection", {"finite_scores": (finite.sum() < min(count, rows), finite.sum())})
-    index = index.clamp(0, rows - 1)
-    fill = torch.argsort(finite.to(torch.uint8), descending=True, stable=True)
-    turn = torch.arange(count, device=index.device) % finite.sum().clamp(min=1)
-    index, order = torch.where(finite[index], index, fill[turn]).sort(stable=True)
-    if not with_replacement:
-        twice = (index[1:] == index[:-1]) & finite[index[1:]] & (finite.sum() >= count)
-        found = torch.cat([torch.where(twice, index[1:], -1), index.new_tensor([-1])]).amax()
-        outcomes["index_twice"] = (found >= 0, found)
-    verdicts.note(owner, outcomes)
-    weights = selection.weight
-    if weights is None:
+    verdicts.note("BatchSelection", _enough_scores, scores, index)
+    verdicts.note(owner, _inside if with_replacement else _inside_and_once, scores, index)
+    index = index.clamp(0, scores.shape[0] - 1)
+    usable = scores.index_select(0, index) > -torch.inf
+    index, order = torch.where(usable, index, scores.argmax()).sort()
+    if selection.weight is None:
         return index, None
-    return index, checked_weights(owner, weights, count, verdicts)[order]
+    return index, checked_weights(owner, selection.weight, count, verdicts)[order]
 
 
 def checked_weights(owner: str, weights: Any, rows: int, verdicts: Verdicts) -> Float[Tensor, "rows"]:
-    """Detached float32 weights; all one where the weights break a rule, which is noted.
+    """Detached float32 weights that are safe to use: one where a weight is not finite, zero where it is negative.
+
+    Raises:
+        WeightError: The weights have a wrong shape or type, or need a gradient.
+    """
+    weights = noted_weights(owner, weights, rows, verdicts)
+    return torch.nan_to_num(weights, nan=1.0, posinf=1.0, neginf=1.0).clamp(min=0.0)
+
+
+def noted_weights(owner: str, weights: Any, rows: int, verdicts: Verdicts) -> Float[Tensor, "rows"]:
+    """Detached float32 weights as they are; what is wrong with their values is noted in ``verdicts``.
 
     Raises:
         WeightError: The weights have a wrong shape or type, or need a gradient.
@@ -89,17 +88,8 @@ def checked_weights(owner: str, weights: Any, rows: int, verdicts: Verdicts) -> 
             f"{owner} must return weights that need no gradient, got {_describe(weights)}. Detach the losses."
         )
     weights = weights.float()
-    strange, lowest, total = (~weights.isfinite()).sum(), weights.min(), weights.sum()
-    broken = (strange > 0, (strange == 0) & (lowest < 0), (strange == 0) & (lowest >= 0) & (total <= 0))
-    verdicts.note(
-        owner,
-        {
-            "weight_finite": (broken[0], strange),
-            "weight_negative": (broken[1], lowest),
-            "weight_sum": (broken[2], total),
-        },
-    )
-    return torch.where(broken[0] | broken[1] | broken[2], 1.0, weights)
+    verdicts.note(owner, _proper_weights, weights)
+    return weights
 
 
 def generator_at(device: torch.device, *place: int) -> torch.Generator:
@@ -111,3 +101,34 @@ def generator_at(device: torch.device, *place: int) -> torch.Generator:
 def _describe(tensor: Tensor) -> str:
     gradient = " that needs a gradient" if tensor.requires_grad else ""
     return f"{tensor.dtype} of shape {tuple(tensor.shape)}{gradient}"
+
+
+def _enough_scores(
+    scores: Float[Tensor, "steps rows"], index: Int[Tensor, "steps kept"]
+) -> Mapping[str, tuple[Tensor, Tensor]]:
+    finite = scores.isfinite().sum(dim=1)
+    return {"finite_scores": (finite < min(index.shape[1], scores.shape[1]), finite)}
+
+
+def _inside(scores: Float[Tensor, "steps rows"], index: Int[Tensor, "steps kept"]) -> dict[str, tuple[Tensor, Tensor]]:
+    lowest, highest = index.aminmax(dim=1)
+    outside = (lowest < 0) | (highest >= scores.shape[1])
+    return {"index_range": (outside, torch.where(lowest < 0, lowest, highest))}
+
+
+def _inside_and_once(
+    scores: Float[Tensor, "steps rows"], index: Int[Tensor, "steps kept"]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    index = index.sort(dim=1).values
+    twice = torch.where(index[:, 1:] == index[:, :-1], index[:, 1:], -1)
+    found = torch.cat([twice, index.new_full((len(index), 1), -1)], dim=1).amax(dim=1)
+    return _inside(scores, index) | {"index_twice": (found >= 0, found)}
+
+
+def _proper_weights(weights: Float[Tensor, "steps rows"]) -> Mapping[str, tuple[Tensor, Tensor]]:
+    strange, lowest, total = (~weights.isfinite()).sum(dim=1), weights.amin(dim=1), weights.sum(dim=1)
+    return {
+        "weight_finite": (strange > 0, strange),
+        "weight_negative": ((strange == 0) & (lowest < 0), lowest),
+        "weight_sum": ((strange == 0) & (lowest >= 0) & (total <= 0), total),
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_select import distributed
 from lightning_select.callbacks.base import SelectionCallback, entropy
-from lightning_select.callbacks.choice import checked_weights
+from lightning_select.callbacks.choice import checked_weights, noted_weights
 from lightning_select.errors import ArgumentError, ConfigurationError
 from lightning_select.protocols import Weighting
 from lightning_select.schedule import Schedule, resolve
@@ -18,6 +18,8 @@ from lightning_select.signals.contract import contract_error
 from lightning_select.types import Float
 
 __all__ = ["LossReweighting"]
+
+_TINY = torch.finfo(torch.float32).tiny
 
 
 class LossReweighting(SelectionCallback):
@@ -84,34 +86,37 @@ class LossReweighting(SelectionCallback):
         """Weights of mean one over the rows of all ranks; those of this rank."""
         if losses is None:
             return None
-        rows = losses.shape[0]
-        everyone = self._gather(losses)
-        finite = everyone.isfinite()
-        self._verdicts.note(type(self).__name__, {"finite_losses": (~finite.any(), finite.sum())})
-        known = torch.where(finite, everyone, 0.0)
-        mean = known.sum() / finite.sum().clamp(min=1)
+        rows, world = losses.shape[0], distributed.world_size()
+        everyone = losses if world == 1 else self._gather(losses)
+        self._verdicts.note(type(self).__name__, _some_finite, everyone)
         weighting = resolve(self.weighting, self._trainer.global_step, self.total_steps)
-        owner = getattr(weighting, "__name__", type(weighting).__name__)
-        raw = weighting(torch.where(finite, everyone, mean))
-        weights = checked_weights(owner, raw, everyone.shape[0], self._verdicts)
-        weights = torch.where(finite, weights, 0.0)
-        weights = weights * (finite.sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny))
-        weights = torch.where(finite.any(), weights, 1.0)
-        start = distributed.rank() * self._capacity if self._capacity else 0
-        own = self.last_weights = weights[start : start + rows]
+        weights = self._weigh_all(weighting, everyone)
+        if world > 1:
+            start = distributed.rank() * self._capacity
+            weights = weights[start : start + rows]
+        self.last_weights = weights
         self._metrics = lambda: {
             "active": 1.0,
-            "weight_entropy": entropy(own),
-            "weight_max": own.max(),
-            "loss_mean": mean,
+            "weight_entropy": entropy(weights),
+            "weight_max": weights.max(),
+            "loss_mean": torch.where(everyone.isfinite(), everyone, torch.nan).nanmean(),
             "not_finite": (~losses.isfinite()).sum().float(),
         }
-        return own
+        return weights
+
+    def _weigh_all(self, weighting: Callable[[Tensor], Any], losses: Float[Tensor, "all"]) -> Float[Tensor, "all"]:
+        owner = getattr(weighting, "__name__", type(weighting).__name__)
+        if getattr(weighting, "normalised", False):
+            return noted_weights(owner, weighting(losses), losses.shape[0], self._verdicts)
+        finite = losses.isfinite()
+        count = finite.sum()
+        mean = torch.where(finite, losses, 0.0).sum() / count.clamp(min=1)
+        weights = weighting(torch.where(finite, losses, mean))
+        weights = checked_weights(owner, weights, losses.shape[0], self._verdicts) * finite
+        return weights * (count / weights.sum().clamp(min=_TINY))
 
     def _gather(self, losses: Float[Tensor, "rows"]) -> Float[Tensor, "all"]:
         """Losses of all ranks, each in as many places as the largest first batch of any rank had rows."""
-        if distributed.world_size() == 1:
-            return losses
         if not self._capacity:
             self._capacity = distributed.largest(losses.shape[0], losses.device)
         if losses.shape[0] > self._capacity:
@@ -120,3 +125,8 @@ class LossReweighting(SelectionCallback):
                 f"rows after a first batch of {self._capacity}. Use batches of one size (drop_last=True)."
             )
         return distributed.gather_rows(losses, self._capacity).flatten()
+
+
+def _some_finite(losses: Float[Tensor, "steps all"]) -> Mapping[str, tuple[Tensor, Tensor]]:
+    count = losses.isfinite().sum(dim=1)
+    return {"finite_losses": (count == 0, count)}

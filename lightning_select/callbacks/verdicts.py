@@ -1,15 +1,15 @@
 """Checks of numbers that live on the device, without waiting for it in every step.
 
-A rule that the numbers of a step may break is tested on the device and its outcome kept there, with the value that
-broke it. `Verdicts.raise_broken` reads all outcomes at once: at the first active step, whenever the loggers are due
-(they wait for the device anyway), at the end of an epoch and before a checkpoint is written. Until then a broken rule
-does no harm, because the callbacks replace what is broken by what is neutral.
+The numbers that may break a rule are kept on the device and tested there, for many steps at once. `raise_broken` reads
+the outcomes: at the first active step, whenever the loggers are due (they wait for the device anyway), at the end of an
+epoch and before a checkpoint is written. Until then a broken rule does no harm, because the callbacks replace what is
+broken by what is neutral.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -54,25 +54,37 @@ RULES: Mapping[str, Rule] = {
 }
 
 
+Check = Callable[..., "Mapping[str, tuple[Tensor, Tensor]]"]
+"""From tensors of several steps, one step a line, to the rules by name: was it broken, and by what, step by step."""
+
+_KEPT = 64
+"""Steps whose tensors are kept before they are folded into one outcome for each rule."""
+
+
 class Verdicts:
-    """Outcomes of the rules so far, on the device."""
+    """What the rules are to be tested on, and the outcomes so far, all on the device.
+
+    A step only hands its tensors over; tests run on many steps at once, so that they cost next to nothing in each.
+    """
 
     def __init__(self) -> None:
+        self._waiting: dict[tuple[str, Check], list[tuple[Tensor, ...]]] = {}
         self._got: dict[tuple[str, tuple[str, ...]], Tensor] = {}
 
-    def note(self, owner: str, outcomes: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        """Remember which rules were broken.
+    def note(self, owner: str, check: Check, *tensors: Tensor) -> None:
+        """Have ``tensors`` tested later; they must not be changed in place until then.
 
         Args:
-            owner: Who broke them, for the message.
-            outcomes: For each rule by name, whether it was broken (a boolean tensor) and by what (a number).
+            owner: Who is to blame, for the message.
+            check: Tests them.
+            tensors: What ``check`` takes, of this step alone.
         """
-        key = (owner, tuple(outcomes))
-        broken = torch.stack([broken for broken, _ in outcomes.values()])
-        got = torch.stack([value.to(torch.float32) for _, value in outcomes.values()])
-        now = torch.where(broken, got, math.nan)
-        before = self._got.get(key)
-        self._got[key] = now if before is None else torch.where(before.isnan(), now, before)
+        waiting = self._waiting.setdefault((owner, check), [])
+        shapes = [tensor.shape for tensor in tensors]
+        if waiting and (len(waiting) >= _KEPT or [tensor.shape for tensor in waiting[0]] != shapes):
+            self._fold(owner, check)
+            waiting = self._waiting.setdefault((owner, check), [])
+        waiting.append(tensors)
 
     def raise_broken(self) -> None:
         """Wait for the device and raise for the first broken rule.
@@ -80,8 +92,22 @@ class Verdicts:
         Raises:
             SelectionError: A rule was broken since the last call; the kind says which.
         """
+        for owner, check in list(self._waiting):
+            self._fold(owner, check)
         noted, self._got = self._got, {}
         for (owner, names), got in noted.items():
             for name, value in zip(names, got.tolist(), strict=True):
                 if not math.isnan(value):
                     raise RULES[name].error(RULES[name].text.format(owner=owner, got=value))
+
+    def _fold(self, owner: str, check: Check) -> None:
+        """Test what waits, and of each rule keep what broke it first."""
+        waiting = self._waiting.pop((owner, check))
+        outcomes = check(*(torch.stack(column) for column in zip(*waiting, strict=True)))
+        broken = torch.stack([broken for broken, _ in outcomes.values()])
+        got = torch.stack([value.to(torch.float32) for _, value in outcomes.values()])
+        first = broken.to(torch.uint8).argmax(dim=1, keepdim=True)
+        now = torch.where(broken.any(dim=1), got.gather(1, first).squeeze(1), math.nan)
+        key = (owner, tuple(outcomes))
+        before = self._got.get(key)
+        self._got[key] = now if before is None else torch.where(before.isnan(), now, before)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from lightning_select.compat import Callback, quiet_trainer, rank_zero_info
 from lightning_select.errors import ArgumentError, ReferenceModelError
-from lightning_select.signals.quiet import kept_rng
+from lightning_select.signals.generators import Generators
 from lightning_select.signals.scoring import StepRunner
 from lightning_select.types import Float
 
@@ -76,7 +76,7 @@ def holdout_losses(holdout: Holdout, trainer: Any, module: Any) -> Float[Tensor,
     halves = order[: rows // 2], order[rows // 2 :]
     table = torch.full((rows,), torch.nan)
     rank_zero_info(f"Holdout: training two reference models for {holdout.epochs} epochs each on {rows} rows.")
-    with kept_rng(trainer.strategy.root_device):
+    with Generators().kept(trainer.strategy.root_device):
         for seen, unseen in (halves, halves[::-1]):
             torch.manual_seed(holdout.seed)
             chosen = seen[: max(1, round(holdout.share * len(seen)))]

@@ -1,19 +1,16 @@
-"""Run user code without a sound: no logging, and every random generator as it was."""
+"""Run user code without a sound."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 
 from lightning_select.compat import DummyLogger
 
-__all__ = ["kept_rng", "muted"]
+__all__ = ["muted"]
 
 _LOG_METHODS = ("log", "log_dict")
 
@@ -34,22 +31,6 @@ def muted(module: nn.Module, trainer: Any = None) -> Iterator[None]:
         vars(module).update(held)
         if loggers:
             trainer.loggers = loggers
-
-
-@contextmanager
-def kept_rng(device: torch.device) -> Iterator[None]:
-    """Inside, draw as you like; afterwards the generators of Python, NumPy and torch are as before."""
-    python, host = random.getstate(), torch.get_rng_state()
-    numpy = np.random.get_state()  # noqa: NPY002 (kept for user code that draws from it)
-    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        torch.set_rng_state(host)
-        if cuda is not None:
-            torch.cuda.set_rng_state(cuda, device)
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:

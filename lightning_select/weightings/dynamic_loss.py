@@ -22,14 +22,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from lightning_select.errors import ArgumentError
 from lightning_select.schedule import Anneal
-from lightning_select.types import Float
+from lightning_select.types import Bool, Float
 
 __all__ = ["DynamicLoss", "dynamic_loss"]
 
@@ -47,40 +47,47 @@ def dynamic_loss(
     """``N softmax(f(h) / r)`` with ``h = 2 (loss - low) / (high - low) - 1`` clamped to [-1, 1]; the mean is one.
 
     ``low`` and ``high`` are the smallest and the largest loss, or the two quantiles. All weights are 1 where their
-    distance is below ``1e-4 max(1, |high|)``. A loss that is not finite counts as the mean of the others.
+    distance is below ``1e-4 max(1, |high|)``. A row whose loss is not finite has no weight and does not count: the
+    others have mean one among themselves.
     """
-    if strategy == "uniform":
-        return torch.ones_like(losses)
     values = losses.detach().float()
-    finite = values.isfinite()
-    mean = torch.where(finite, values, 0.0).sum() / finite.sum().clamp(min=1)
-    values = torch.where(finite, values, mean)
-    ordered = values.sort().values
-    low, high = (_quantile(ordered, share) for share in (quantiles or (0.0, 1.0)))
-    spread = high - low
-    flat = spread < 1e-4 * high.abs().clamp(min=1.0)
-    position = 2 * (values - low) / torch.where(flat, 1.0, spread) - 1
-    weights = torch.softmax(_shape(position.clamp(-1.0, 1.0), strategy) / temperature, dim=0) * values.shape[0]
-    return torch.where(flat, 1.0, weights).to(losses.dtype)
+    finite = values.abs() < torch.inf
+    if strategy == "uniform":
+        return finite.to(losses.dtype)
+    low, high = _range(values, finite, quantiles)
+    above, spread = values - low, high - low
+    if quantiles is not None:
+        above = torch.minimum(above.clamp(min=0.0), spread)
+    flat = spread < (high * 1e-4).abs().clamp(min=1e-4)
+    exponent = torch.where(finite, _exponent(above / spread, strategy, temperature), -torch.inf)
+    weights = torch.softmax(exponent, dim=0) * finite.sum()
+    return torch.where(flat, finite, weights).to(losses.dtype)
 
 
-def _shape(position: Float[Tensor, "rows"], strategy: Strategy) -> Float[Tensor, "rows"]:
-    """How much a place in the range of losses, from -1 to 1, is worth, from 0 to 1."""
+def _range(
+    values: Float[Tensor, "rows"], finite: Bool[Tensor, "rows"], quantiles: tuple[float, float] | None
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """The smallest and the largest finite value, or two quantiles, linear between neighbours."""
+    up = torch.where(finite, values, torch.inf)
+    if quantiles is None:
+        return up.amin(), torch.where(finite, values, -torch.inf).amax()
+    ordered, last = up.sort().values, (finite.sum() - 1).clamp(min=0)
+    places = values.new_tensor(quantiles) * last
+    below = places.long()
+    start, stop = ordered.gather(0, below), ordered.gather(0, torch.minimum(below + 1, last))
+    low, high = torch.lerp(start, stop, places - below).unbind()
+    return low, high
+
+
+def _exponent(share: Float[Tensor, "rows"], strategy: Strategy, temperature: float) -> Float[Tensor, "rows"]:
+    """``f(h) / r``, where ``share`` of the range of losses lies below a row, so that ``h = 2 share - 1``."""
     if strategy == "linupper":
-        return (position + 1).clamp(max=1.0)
+        return (share * (2 / temperature)).clamp(max=1 / temperature)
     if strategy == "quadratic":
-        return 1 - position.square()
+        return (1 - (share * 2 - 1).square()) / temperature
     if strategy == "extremes":
-        return position.abs()
-    return (position + 1) / 2
-
-
-def _quantile(ordered: Float[Tensor, "rows"], share: float) -> Float[Tensor, ""]:
-    """Linear between neighbours, like ``torch.quantile``, which has the host read something."""
-    place = share * (ordered.shape[0] - 1)
-    below = int(place)
-    above = min(below + 1, ordered.shape[0] - 1)
-    return torch.lerp(ordered[below], ordered[above], place - below)
+        return (share * 2 - 1).abs() / temperature
+    return share / temperature
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,8 @@ class DynamicLoss:
         >>> DynamicLoss("linupper", temperature=1.0)(torch.tensor([1.0, 3.0, 9.0])).round(decimals=2)
         tensor([0.5600, 0.9200, 1.5200])
     """
+
+    normalised: ClassVar[bool] = True
 
     strategy: Strategy = "linupper"
     temperature: float | Anneal = 0.4

@@ -31,12 +31,9 @@ __all__ = ["Focal", "focal"]
 def focal(losses: Float[Tensor, "rows"], gamma: float) -> Float[Tensor, "rows"]:
     """``(1 - exp(-loss))^gamma``; all one where that is zero for every row.
 
-    A negative loss counts as zero, and one that is not finite as the mean of the others.
+    A negative loss counts as zero. Losses must be finite, as LossReweighting shows them.
     """
-    values = losses.detach().float()
-    finite = values.isfinite()
-    mean = torch.where(finite, values, 0.0).sum() / finite.sum().clamp(min=1)
-    values = torch.where(finite, values, mean).clamp(min=0.0)
+    values = losses.detach().float().clamp(min=0.0)
     weights = (-torch.expm1(-values)).pow(gamma).to(losses.dtype)
     return torch.where(weights.amax() > 0, weights, 1.0)
 

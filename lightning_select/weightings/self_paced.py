@@ -32,12 +32,9 @@ def self_paced(losses: Float[Tensor, "rows"], share: float, *, soft: bool = Fals
 
     These are ``share`` of all rows, at least one. Rows with a loss of lambda count all, so there may be more. Where
     every soft weight is zero, the hard ones stand in. Soft weights need losses from zero: where some are negative, all
-    are measured from the smallest. A loss that is not finite counts as the mean of the others.
+    are measured from the smallest. Losses must be finite, as LossReweighting shows them.
     """
     values = losses.detach().float()
-    finite = values.isfinite()
-    mean = torch.where(finite, values, 0.0).sum() / finite.sum().clamp(min=1)
-    values = torch.where(finite, values, mean)
     values = values - values.amin().clamp(max=0.0)
     rows = values.shape[0]
     kept = min(max(int(share * rows + 0.5), 1), rows)

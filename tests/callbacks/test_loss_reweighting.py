@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -171,6 +172,34 @@ def test_weights_are_detached_and_of_mean_one() -> None:
         assert not weights.requires_grad
         torch.testing.assert_close(weights.mean(), torch.tensor(1.0))
         torch.testing.assert_close(weights, losses.square() / losses.square().mean())
+
+
+def test_a_row_without_a_finite_loss_shows_the_mean_of_the_others_and_gets_no_weight() -> None:
+    shown = []
+
+    def square(losses: torch.Tensor) -> torch.Tensor:
+        shown.append(losses.tolist())
+        return losses.square()
+
+    callback: Any = LossReweighting(square)
+    callback._trainer = SimpleNamespace(global_step=0)
+    weights = callback.weigh(torch.tensor([1.0, torch.nan, 2.0, torch.inf, 6.0, -torch.inf]))
+    assert shown == [[1.0, 3.0, 2.0, 3.0, 6.0, 3.0]]
+    assert weights.tolist() == pytest.approx([3 / 41, 0.0, 12 / 41, 0.0, 108 / 41, 0.0])
+    assert not callback.weigh(torch.full((3,), torch.nan)).any()
+
+
+def test_a_weighting_that_is_normalised_is_taken_at_its_word() -> None:
+    class Fixed:
+        normalised = True
+
+        def __call__(self, losses: torch.Tensor) -> torch.Tensor:
+            assert losses.isnan()[1]
+            return torch.tensor([1.5, 0.0, 0.5])
+
+    callback: Any = LossReweighting(Fixed())
+    callback._trainer = SimpleNamespace(global_step=0)
+    assert callback.weigh(torch.tensor([1.0, torch.nan, 2.0])).tolist() == [1.5, 0.0, 0.5]
 
 
 def test_weights_of_selection_and_reweighting_multiply() -> None:

@@ -126,12 +126,14 @@ def test_permuting_the_rows_permutes_the_weights(order, quantiles):
     assert torch.allclose(weighting(losses[order]), weighting(losses)[order])
 
 
+@pytest.mark.parametrize("quantiles", [None, (0.1, 0.9)])
 @pytest.mark.parametrize("strategy", sorted(SHAPES))
-def test_losses_that_are_not_finite_count_as_the_mean(strategy):
-    losses = torch.tensor([1.0, torch.nan, 2.0, torch.inf, 6.0, -torch.inf])
-    weights = dynamic_loss(losses, strategy, 0.4)
-    assert weights.tolist() == pytest.approx(reference([1.0, 3.0, 2.0, 3.0, 6.0, 3.0], strategy, 0.4, None), rel=1e-4)
-    assert dynamic_loss(torch.full((3,), torch.nan), strategy, 0.4).tolist() == [1.0] * 3
+def test_a_row_whose_loss_is_not_finite_has_no_weight_and_does_not_count(strategy, quantiles):
+    weights = dynamic_loss(torch.tensor([1.0, torch.nan, 2.0, torch.inf, 6.0, -torch.inf]), strategy, 0.4, quantiles)
+    first, second, third = reference([1.0, 2.0, 6.0], strategy, 0.4, quantiles)
+    assert weights.tolist() == pytest.approx([first, 0.0, second, 0.0, third, 0.0], rel=1e-4)
+    assert dynamic_loss(torch.full((3,), torch.nan), strategy, 0.4, quantiles).tolist() == [0.0] * 3
+    assert dynamic_loss(torch.tensor([torch.inf, 2.0]), strategy, 0.4, quantiles).tolist() == [0.0, 1.0]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

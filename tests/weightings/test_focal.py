@@ -52,13 +52,6 @@ def test_a_negative_loss_counts_as_zero():
     assert focal(torch.tensor([-2.0, 1.0]), 1.0).tolist() == pytest.approx([0.0, 1 - math.exp(-1)])
 
 
-def test_a_loss_that_is_not_finite_counts_as_the_mean():
-    weights = focal(torch.tensor([1.0, torch.nan, 2.0, torch.inf, -torch.inf]), 1.0).tolist()
-    middle = 1 - math.exp(-1.5)
-    assert weights == pytest.approx([1 - math.exp(-1), middle, 1 - math.exp(-2), middle, middle])
-    assert focal(torch.full((2,), torch.nan), 2.0).tolist() == [1.0, 1.0]
-
-
 def test_equal_losses_have_equal_weights_and_permuting_the_rows_permutes_them():
     assert len(set(Focal()(torch.full((5,), 1.3)).tolist())) == 1
     losses, order = torch.rand(6), torch.tensor([3, 1, 5, 0, 2, 4])

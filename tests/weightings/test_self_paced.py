@@ -73,14 +73,6 @@ def test_negative_losses_are_measured_from_the_smallest():
 
 
 @pytest.mark.parametrize("soft", [False, True])
-def test_a_loss_that_is_not_finite_counts_as_the_mean(soft):
-    losses = torch.tensor([1.0, torch.nan, 2.0, torch.inf, 6.0, -torch.inf])
-    expected = reference([1.0, 3.0, 2.0, 3.0, 6.0, 3.0], 0.8, soft=soft)
-    assert self_paced(losses, 0.8, soft=soft).tolist() == pytest.approx(expected)
-    assert self_paced(torch.full((3,), torch.nan), 0.5, soft=soft).tolist() == [1.0] * 3
-
-
-@pytest.mark.parametrize("soft", [False, True])
 def test_permuting_the_rows_permutes_the_weights(soft):
     losses, order = torch.tensor([0.2, 5.0, 1.0, 1.0, 3.0, 0.0]), torch.tensor([3, 1, 5, 0, 2, 4])
     weighting = SelfPaced(0.6, soft)
