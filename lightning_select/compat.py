@@ -28,6 +28,7 @@ else:
         from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 __all__ = [
+    "PACK_PADDED",
     "Callback",
     "DummyLogger",
     "in_functorch",
@@ -39,6 +40,9 @@ __all__ = [
     "rank_zero_info",
     "rank_zero_warn",
 ]
+
+PACK_PADDED = torch._VF._pack_padded_sequence
+"""What ``pack_padded_sequence`` calls in the end: (padded, lengths, batch_first) to (data, batch sizes)."""
 
 
 def logs_at_this_step(trainer: Any) -> bool:

@@ -44,9 +44,10 @@ class WeighedStep:
             TrainingStepContractError: The step cannot be read row by row.
         """
         batch = args[0] if args else next(iter(kwargs.values()))
+        batch_idx = args[1] if len(args) > 1 else kwargs.get("batch_idx")
         rows = rows_of(batch)
         if not self._ask_module and not self._runner.ready:
-            self._ask_module = not self._is_readable(batch)
+            self._ask_module = not self._is_readable(batch, batch_idx)
         with keeping_buffers(self._module), Capture(gated=True) as capture:
             output = step(*args, **kwargs)
         if output is None:
@@ -57,24 +58,30 @@ class WeighedStep:
         if self._ask_module:
             return self._weigh_asked(output, loss, batch, rows, weigh)
         run = Run.of(self._module, capture, loss, rows)
-        shape = self._runner.shape_for(run.names) or self._runner.probe(batch)
+        shape = self._runner.shape_for(run.names)
+        if shape is None or not shape.fits(run):
+            shape = self._runner.probe(batch, batch_idx)
         if shape.names != run.names:
             raise contract_error(self._module, "other reductions in training than in a second run on the same batch")
+        if not shape.fits(run):
+            raise contract_error(self._module, f"loss terms of other sizes in a second run on the same {rows} rows")
         count = rows
         if shape.own_rows:
             layouts = zip(capture.records, shape.layouts, strict=True)
             count = next(record.terms.values.shape[0] for record, layout in layouts if layout is not None)
         weights = weigh(lambda: row_losses(run, shape), count)
-        if weights is not None:
+        if weights is not None and shape.single:
+            _scale(loss, weights.reshape(loss.shape))
+        elif weights is not None:
             for record, layout in zip(capture.records, shape.layouts, strict=True):
                 if layout is not None:
                     record.weigh(weights, layout)
         return output
 
-    def _is_readable(self, batch: Any) -> bool:
+    def _is_readable(self, batch: Any, batch_idx: int | None) -> bool:
         """Probe the step; a step that cannot be read may still come with a ``selection_step`` that can."""
         try:
-            self._runner.probe(batch)
+            self._runner.probe(batch, batch_idx)
         except TrainingStepContractError:
             if not hasattr(self._module, "selection_step"):
                 raise
@@ -90,9 +97,7 @@ class WeighedStep:
             return output
         (reached,) = torch.autograd.grad(loss, losses, retain_graph=True, allow_unused=True)
         if reached is not None:
-            gate = Gate(losses.shape, None)
-            gate.scale = weights
-            losses.register_hook(gate)  # type: ignore[no-untyped-call]
+            _scale(losses, weights)
             return output
         return {**output, "loss": loss + _extra(losses, weights)}
 
@@ -108,6 +113,13 @@ class WeighedStep:
             return output
         weighted = loss + _extra(losses, weights)
         return {**output, "loss": weighted} if isinstance(output, Mapping) else weighted
+
+
+def _scale(losses: Tensor, weights: Tensor) -> None:
+    """Multiply the gradients of ``losses``."""
+    gate = Gate(losses.shape, None)
+    gate.scale = weights
+    losses.register_hook(gate)  # type: ignore[no-untyped-call]
 
 
 def _extra(losses: Tensor, weights: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from lightning_select.compat import in_functorch
 from lightning_select.signals.linears import LinearInputs
+from lightning_select.signals.masks import CUTTERS, Cut, Cuts, find_cut
 from lightning_select.signals.reductions import REDUCERS, Reduction, Terms, recognise
 from lightning_select.signals.rows import Layout, spread
 from lightning_select.types import Float
@@ -40,6 +42,13 @@ _WRITES = frozenset(
 """Functions that change their first argument."""
 
 
+@cache
+def _watched(*, reads: bool, writes: bool, linear: bool) -> frozenset[Any]:
+    """Functions that mean something to a capture; all others go straight through."""
+    functions = REDUCERS | CUTTERS | (_LOG_SOFTMAX | _GATHER if reads else frozenset())
+    return functions | (_WRITES if writes else frozenset()) | (frozenset({F.linear}) if linear else frozenset())
+
+
 class Gate:
     """A gradient hook that multiplies each entry by a scale set later; without a scale it changes nothing."""
 
@@ -52,7 +61,7 @@ class Gate:
         """The scaled gradient. A weight of zero silences even a gradient that is not finite."""
         if self.scale is None:
             return None
-        return (grad * self.scale).masked_fill(self.scale == 0, 0.0).to(grad.dtype)
+        return (grad * self.scale).masked_fill_(self.scale == 0, 0.0).to(grad.dtype)
 
 
 @dataclass
@@ -64,20 +73,37 @@ class Record:
         scalar: Its result, as the autograd graph knows it.
         gates: Where weights can act on its gradient.
         hidden: What the linear layer behind its ``input`` was given, where that was asked for.
+        returned: The copy of the scalar that the step was given to go on with, where it is part of a graph.
+        cuts: What masks let through before it.
+        part: What the terms are taken from, where it is not the whole call.
     """
 
     reduction: Reduction
     scalar: Tensor
     gates: list[Gate] = field(default_factory=list)
     hidden: Tensor | None = None
+    returned: Tensor | None = None
+    cuts: tuple[Cut, ...] = ()
+    part: Reduction | None = None
     _terms: Terms | None = None
 
     @property
     def terms(self) -> Terms:
         """The detached terms, computed when first asked for."""
         if self._terms is None:
-            self._terms = self.reduction.terms()
+            self._terms = (self.part or self.reduction).terms()
         return self._terms
+
+    @property
+    def cut(self) -> tuple[Cut | None, bool]:
+        """The mask that left just as many entries as there are terms, and whether they are surely its entries."""
+        sizes = self.terms.values.shape
+        return find_cut(self.cuts, self.reduction.arguments, sizes[0]) if self.cuts and sizes else (None, False)
+
+    def terms_in(self, layout: Layout) -> Terms:
+        """The terms where ``layout`` says that the rows are."""
+        cut = self.cut[0] if layout.masked else None
+        return self.terms if cut is None else cut.restore_terms(self.terms)
 
     @property
     def connected(self) -> bool:
@@ -87,7 +113,12 @@ class Record:
     def weigh(self, weights: Float[Tensor, "rows"], layout: Layout) -> None:
         """Set the weights of the rows before the backward pass starts."""
         term_dims = self.terms.values.dim()
+        cut = self.cut[0] if layout.masked else None
         for gate in self.gates:
+            if cut is not None:
+                scale = spread(weights, layout, layout.axis, torch.Size(cut.shape)).broadcast_to(cut.shape)
+                gate.scale = cut.take(scale).reshape(-1, *[1] * (len(gate.shape) - 1))
+                continue
             axis = layout.axis if gate.row_axis is None else gate.row_axis
             if gate.row_axis is None and layout.axis > 0 and len(gate.shape) == term_dims + 1:
                 axis += 1  # the classes of F.cross_entropy stand before the positions
@@ -122,13 +153,17 @@ class Capture(TorchFunctionMode):
         self._want_linear = want_linear
         self._before_write = before_write
         self._linears = LinearInputs()
+        self._cuts = Cuts()
         self._marks = False
+        self._watched = _watched(reads=not gated, writes=before_write is not None, linear=want_linear)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """See every torch function once; only reductions are treated differently."""
         kwargs = kwargs or {}
+        if func not in self._watched and not self._marks and not (kwargs and self._before_write):
+            return func(*args, **kwargs)
         if func in REDUCERS:
             return self._reduce(func, args, kwargs)
         if torch.compiler.is_compiling():
@@ -136,6 +171,10 @@ class Capture(TorchFunctionMode):
         if self._before_write is not None:
             for target in _targets(func, args, kwargs):
                 self._before_write(func, target)
+        if func in CUTTERS:
+            output = self._call(func, args, kwargs)
+            self._cuts.note(func, args, kwargs, output)
+            return output
         if func is F.linear and self._want_linear:
             output = self._call(func, args, kwargs)
             self._linears.note(args[0] if args else kwargs["input"], output)
@@ -147,11 +186,13 @@ class Capture(TorchFunctionMode):
             self.gathered = args[2]
         return self._call(func, args, kwargs)
 
-    def coefficients(self, loss: Tensor) -> list[Tensor | None]:
+    def coefficients(self, loss: Tensor) -> list[Tensor | float | None]:
         """``d loss / d scalar`` of every record; ``None`` where the loss does not depend on it."""
         scalars = [record.scalar for record in self.records if record.connected]
         if not scalars or not loss.requires_grad:
             return [None] * len(self.records)
+        if len(scalars) == 1 and loss._version == 0 and any(record.returned is loss for record in self.records):
+            return [1.0 if record.connected else None for record in self.records]  # the loss is the reduction itself
         start = torch.ones_like(loss)
         try:
             found = iter(torch.autograd.grad(loss, scalars, start, retain_graph=True, allow_unused=True))
@@ -179,9 +220,12 @@ class Capture(TorchFunctionMode):
         if reduction is None:
             return self._call(func, args, kwargs)
         if torch.is_grad_enabled() and reduction.needs_gradient():
-            scalar, gates = _run_gated(reduction) if self._gated else (reduction.run(reduction.arguments), [])
-            self.records.append(Record(reduction, scalar, gates, self._behind(reduction)))
-            return scalar.clone()  # the caller may add to its own loss in place
+            part = reduction.halfway() if self._gated and reduction.halfway is not None else reduction
+            scalar, gates = _run_gated(part) if self._gated else (reduction.run(reduction.arguments), [])
+            copy = scalar.clone()  # the caller may add to its own loss in place
+            record = Record(reduction, scalar, gates, self._behind(reduction), copy, self._cuts.noted, part)
+            self.records.append(record)
+            return copy
         return self._observe(reduction)
 
     def _observe(self, reduction: Reduction) -> Tensor:
@@ -191,17 +235,19 @@ class Capture(TorchFunctionMode):
             with torch.set_grad_enabled(marks or torch.is_grad_enabled()):
                 scalar = reduction.run(reduction.arguments)
         else:
-            scalar = (terms.values * terms.norm).sum()
+            scalar = terms.total
         position = len(self.records)
         marked = self._connected is not None and position < len(self._connected) and self._connected[position]
         if marked and not scalar.requires_grad:
             self._marks = True
             scalar = scalar.detach().requires_grad_()
-        self.records.append(Record(reduction, scalar, hidden=self._behind(reduction), _terms=terms))
+        record = Record(reduction, scalar, hidden=self._behind(reduction), cuts=self._cuts.noted, _terms=terms)
+        self.records.append(record)
         if not scalar.requires_grad:
-            return scalar
+            return scalar.clone()  # a torch.autograd.Function makes what its forward returns part of the graph
         with torch.enable_grad():
-            return scalar.clone()
+            record.returned = scalar.clone()
+        return record.returned
 
 
 def _run_gated(reduction: Reduction) -> tuple[Tensor, list[Gate]]:
@@ -209,17 +255,19 @@ def _run_gated(reduction: Reduction) -> tuple[Tensor, list[Gate]]:
     if not reduction.by_arguments:
         scalar = reduction.run(reduction.arguments).detach()
         terms = reduction.split(reduction.arguments)
-        values, gate = _gate(terms.values, None)
+        values, gate = _gate(terms.values, None, False)
         total = (values * terms.norm).sum()
         return scalar + (total - total.detach()), [gate]
-    gated = {name: _gate(reduction.arguments[name], reduction.row_axis) for name in reduction.row_inputs()}
+    shared = not reduction.fresh
+    gated = {name: _gate(reduction.arguments[name], reduction.row_axis, shared) for name in reduction.row_inputs()}
     scalar = reduction.run({**reduction.arguments, **{name: value for name, (value, _) in gated.items()}})
     return scalar, [gate for _, gate in gated.values()]
 
 
-def _gate(value: Tensor, row_axis: int | None) -> tuple[Tensor, Gate]:
+def _gate(value: Tensor, row_axis: int | None, shared: bool) -> tuple[Tensor, Gate]:
+    """Put a gate behind ``value``; where others use it too, behind a view of it that is ours."""
     gate = Gate(value.shape, row_axis)
-    view = value.view_as(value)
+    view = value.view_as(value) if shared else value
     view.register_hook(gate)  # type: ignore[no-untyped-call]
     return view, gate
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from lightning_select.errors import TrainingStepContractError
 
-__all__ = ["contract_error", "parse_output"]
+__all__ = ["contract_error", "parse_output", "takes_batch_index"]
 
 
 def contract_error(module: nn.Module, seen: str) -> TrainingStepContractError:
@@ -48,6 +49,20 @@ def parse_output(module: nn.Module, output: Any, rows: int) -> tuple[Tensor, Ten
         shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
         raise contract_error(module, f"'sample_loss' of shape {shape} for a batch of {rows} rows")
     return loss, losses
+
+
+def takes_batch_index(module: nn.Module, step: Callable[..., Any]) -> bool:
+    """Does the step want to know the index of its batch, by the rule that Lightning goes by?
+
+    Raises:
+        TrainingStepContractError: It draws its batches itself.
+    """
+    parameters = inspect.signature(step).parameters
+    if "dataloader_iter" in parameters:
+        raise contract_error(module, "the argument 'dataloader_iter', so that the batch is not seen from outside")
+    kinds = [parameter.kind for parameter in parameters.values()]
+    by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(kind in by_position for kind in kinds) >= 2 or inspect.Parameter.VAR_POSITIONAL in kinds
 
 
 def _kind(output: Any) -> str:

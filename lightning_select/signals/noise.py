@@ -1,16 +1,20 @@
-"""Random numbers that follow the rows when the rows are reversed, so that noise does not hide an order."""
+"""Random numbers that follow the rows when the rows change places, so that noise does not hide an order."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["RowNoise"]
+from lightning_select.types import Int
+
+__all__ = ["RowNoise", "skip_draws"]
 
 _DROPOUTS = frozenset(
     {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout}
@@ -26,20 +30,25 @@ _DRAWS_IN_PLACE = frozenset(
 
 
 class RowNoise(TorchFunctionMode):
-    """Switches dropout off, and reverses what is drawn for a whole batch where the batch is reversed.
+    """Switches dropout off, and reorders what is drawn for a whole batch as the batch is reordered.
 
     A step that draws noise for each row (a variational autoencoder, a diffusion model) gives each row the noise of its
-    place. With the same seed and the batch reversed, the draws are reversed too, and every row meets its own noise.
+    place. With the same seed and the rows in another order, the draws are reordered too, and every row meets its own
+    noise. A permutation is left as it is: a step that shuffles its rows is to be found out.
 
     Args:
         rows: Number of rows of the batch.
-        reverse: Is this the run with the reversed batch?
+        order: The order that the rows of the batch were brought into; ``None``: they are where they were.
+
+    Attributes:
+        shuffles: Was a permutation drawn?
     """
 
-    def __init__(self, rows: int, *, reverse: bool) -> None:
+    def __init__(self, rows: int, order: Int[Tensor, "rows"] | None = None) -> None:
         super().__init__()
+        self.shuffles = False
         self._rows = rows
-        self._reverse = reverse
+        self._order = order
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -48,10 +57,20 @@ class RowNoise(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in _DROPOUTS:
             return args[0] if args else kwargs["input"]
+        self.shuffles |= func is torch.randperm
         drawn = func(*args, **kwargs)
-        if self._reverse and isinstance(drawn, Tensor) and drawn.dim() and drawn.shape[0] == self._rows:
+        if self._order is not None and isinstance(drawn, Tensor) and drawn.dim() and drawn.shape[0] == self._rows:
             if func in _DRAWS:
-                return drawn.flip(0)
+                return drawn.index_select(0, self._order.to(drawn.device))
             if func in _DRAWS_IN_PLACE:
-                return drawn.copy_(drawn.flip(0))
+                return drawn.copy_(drawn.index_select(0, self._order.to(drawn.device)))
         return drawn
+
+
+def skip_draws(device: torch.device, count: int) -> None:
+    """Move every random generator on by ``count`` draws, so that a step meets other numbers than before."""
+    for place in {torch.device("cpu"), device}:
+        torch.rand(count, device=place)
+    np.random.random(count)  # noqa: NPY002 (user code may draw from it)
+    for _ in range(count):
+        random.random()

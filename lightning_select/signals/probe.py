@@ -9,20 +9,19 @@ passes through no reduction at all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
 from lightning_select.signals.capture import Capture, Record
+from lightning_select.signals.contract import contract_error
 from lightning_select.signals.graph import hides_a_reduction, mixes
-from lightning_select.signals.rows import Layout, candidates
+from lightning_select.signals.order import Finding, find_rows
+from lightning_select.signals.rows import Layout
+from lightning_select.types import Int
 
-__all__ = ["Run", "StepShape", "shape_of"]
-
-_NOTHING = 1e-6
-_CLEARLY = 0.2
+__all__ = ["Run", "StepShape", "findings_of", "refuse_unreadable", "shape_of"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Run:
     capture: Capture
     loss: Tensor
     rows: int
-    coefficients: Sequence[Tensor | None]
+    coefficients: Sequence[Tensor | float | None]
 
     @classmethod
     def of(cls, module: nn.Module, capture: Capture, loss: Tensor, rows: int) -> Run:
@@ -65,6 +64,8 @@ class StepShape:
         coefficients: ``d loss / d scalar`` on the first batch, for steps whose graph cannot be asked later.
         left_out: Share of the loss that is not made of row terms, and stays unweighted.
         unseen: Does some of the loss reach the parameters through no recorded reduction?
+        single: The batch is one row, for which the step makes other reductions than for more (the sum over the rows of
+            one row is no reduction to tell from others). Its loss is the loss.
     """
 
     names: tuple[str, ...]
@@ -73,6 +74,7 @@ class StepShape:
     coefficients: tuple[float | None, ...]
     left_out: float
     unseen: bool
+    single: bool = False
 
     @property
     def others(self) -> str:
@@ -97,87 +99,120 @@ class StepShape:
     @property
     def readable(self) -> bool:
         """Is there a reduction of row terms that the loss depends on?"""
-        return any(layout is not None for layout in self.layouts)
+        return self.single or any(layout is not None for layout in self.layouts)
+
+    def fits(self, run: Run) -> bool:
+        """Are the rows of this run where they were when the shape was found out?"""
+        if self.single and run.rows > 1:
+            return False
+        for record, layout in zip(run.capture.records, self.layouts, strict=True):
+            if layout is None or layout.own:
+                continue
+            mask, surely = record.cut
+            sizes = record.terms.values.shape
+            if layout.masked is None and surely and run.rows > 1:
+                return False  # a mask that was not there before
+            if layout.masked and mask is None:
+                return False
+            shape = mask.shape if layout.masked and mask is not None else sizes
+            if layout.axis >= len(shape) or not shape[layout.axis] or shape[layout.axis] % run.rows:
+                return False
+        return True
 
 
-def shape_of(few: Run, full: Run, reversed_: Run | None) -> StepShape:
-    """Compare the three runs."""
-    coefficients = few.coefficients
-    if len(few.capture.records) == len(full.capture.records):
-        connected = [coefficient is not None for coefficient in coefficients]
-        small: list[Record | None] = list(few.capture.records)
-    else:  # the number of reductions depends on the rows; only what they are called can be compared
-        by_name = {r.reduction.name for r, c in zip(few.capture.records, coefficients, strict=True) if c is not None}
-        connected = [name in by_name for name in full.names]
-        small = [None] * len(full.capture.records)
-    mirrored: Sequence[Record | None] = [None] * len(full.capture.records)
-    if reversed_ is not None and reversed_.names == full.names:
-        mirrored = reversed_.capture.records
-    layouts = [
-        _layout(record, mirror, little, full.rows, few.rows) if reached else None
-        for record, mirror, little, reached in zip(full.capture.records, mirrored, small, connected, strict=True)
-    ]
-    layouts = _keep_own_only_alone(layouts, full.capture.records)
+def findings_of(few: Run, full: Run, moved: Run | None, order: Int[Tensor, "rows"]) -> list[Finding | None]:
+    """Where the rows are in the terms of each reduction that the loss depends on.
+
+    Args:
+        few: The step on fewer rows (or more), with its graph.
+        full: The step on the batch.
+        moved: The step on the batch with its rows in another order, where it could be had.
+        order: That order.
+    """
+    comparable = moved is not None and moved.names == full.names
+    others = moved.capture.records if moved is not None and comparable else [None] * len(full.capture.records)
+    same = len(few.capture.records) == len(full.capture.records)
+    small = few.capture.records if same else [None] * len(full.capture.records)
+    found: list[Finding | None] = []
+    for record, other, little, reached in zip(full.capture.records, others, small, _reached(few, full), strict=True):
+        found.append(_finding(record, other, little, (full.rows, few.rows), order) if reached else None)
+    return found
+
+
+def shape_of(few: Run, full: Run, findings: Sequence[Finding | None]) -> StepShape:
+    """What the runs say of the step."""
+    layouts = _keep_own_only_alone([f.layout if f is not None else None for f in findings], full.capture.records)
+    single = full.rows == 1 and full.names != few.names
     mixing = mixes(few.capture.records)
-    coefficients = [None if mixed else c for mixed, c in zip(mixing, coefficients, strict=True)]
+    coefficients = [None if mixed else c for mixed, c in zip(mixing, few.coefficients, strict=True)]
     numbers = [None if c is None else float(c) for c in full.coefficients]
     seen = [r.scalar for r, mixed in zip(few.capture.records, mixing, strict=True) if r.connected and not mixed]
     unseen = hides_a_reduction(few.loss, seen)
     return StepShape(
         names=full.names,
-        layouts=tuple(layouts),
-        connected=tuple(connected),
+        layouts=(None,) * len(full.names) if single else tuple(layouts),
+        connected=tuple(_reached(few, full)),
         coefficients=tuple(numbers),
-        left_out=_left_out(few, coefficients, layouts, unseen),
+        left_out=0.0 if single else _left_out(few, coefficients, layouts, unseen),
         unseen=unseen,
+        single=single,
     )
 
 
-def _layout(full: Record, mirror: Record | None, few: Record | None, rows: int, few_rows: int) -> Layout | None:
-    values = full.terms.values
-    if not values.dim():
-        return None
-    possible = list(candidates(values.shape, rows))
-    compared = few is not None and few_rows != rows and few.terms.values.dim() == values.dim()
-    if few is not None and compared:
-        sizes = few.terms.values.shape
-        possible = [layout for layout in possible if sizes[layout.axis] * rows == values.shape[layout.axis] * few_rows]
-        if not possible:
-            return Layout(0, own=True) if sizes[0] != values.shape[0] else None
-    if not possible or mirror is None or mirror.terms.values.shape != values.shape:
-        return possible[0] if possible else None
-    return _by_reversal(values, mirror.terms.values, possible, rows, sure=compared)
+def refuse_unreadable(shape: StepShape, run: Run) -> None:
+    """Nothing, where the step shows its rows.
 
-
-def _by_reversal(values: Tensor, mirror: Tensor, possible: list[Layout], rows: int, *, sure: bool) -> Layout | None:
-    """The layout under which reversing the rows reverses the terms.
-
-    How far the terms are from their mirror image is compared with how far they are from themselves, so that the answer
-    does not depend on their size, nor on how little they differ in an untrained model.
+    Raises:
+        TrainingStepContractError: It does not.
     """
-    still = _distance(values, mirror)
-    moved = [_distance(_reverse(values, layout, rows), mirror) for layout in possible]
-    best = min(moved)
-    if max(best, still) <= _NOTHING * _distance(values, torch.zeros_like(values)):
-        return possible[0]  # all terms are alike: nothing to tell them apart by, and nothing to lose
-    if best <= _CLEARLY * still:
-        return next(layout for layout, distance in zip(possible, moved, strict=True) if distance <= 2 * best)
-    if still <= _CLEARLY * best:
-        return None
-    return possible[0] if sure else None  # noise, or rows that act on each other
+    if not any(shape.connected):
+        raise contract_error(
+            run.module,
+            "a loss that no reduction of torch leads to (a fused kernel that returns a scalar, or a detached loss)",
+        )
+    if not shape.readable:
+        sizes = [tuple(record.terms.values.shape) for record in run.capture.records][:5]
+        raise contract_error(run.module, f"{run.rows} rows in the batch and loss terms of the shapes {sizes}")
+    if shape.unseen and shape.left_out > 0.5:
+        raise contract_error(
+            run.module,
+            f"{shape.left_out:.0%} of the loss from something that is no reduction of torch (a fused kernel)",
+        )
 
 
-def _reverse(values: Tensor, layout: Layout, rows: int) -> Tensor:
-    values = values.movedim(layout.axis, 0)
-    shape = (-1, rows) if layout.inner else (rows, -1)
-    split = values.reshape(*shape, *values.shape[1:]).flip(1 if layout.inner else 0)
-    return split.reshape(values.shape).movedim(0, layout.axis)
+def _reached(few: Run, full: Run) -> list[bool]:
+    """Which reductions of ``full`` does the loss depend on?"""
+    if len(few.capture.records) == len(full.capture.records):
+        return [coefficient is not None for coefficient in few.coefficients]
+    # The number of reductions depends on the rows; only what they are called can be compared.
+    names = {name for name, coefficient in zip(few.names, few.coefficients, strict=True) if coefficient is not None}
+    return [name in names for name in full.names]
 
 
-def _distance(one: Tensor, other: Tensor) -> float:
-    """Mean absolute difference where both are finite; 0 where that is nowhere."""
-    both = one.isfinite() & other.isfinite()
-    return float(torch.where(both, one - other, 0.0).abs().sum() / both.sum().clamp(min=1))
+def _finding(
+    full: Record, moved: Record | None, few: Record | None, sizes: tuple[int, int], order: Int[Tensor, "rows"]
+) -> Finding:
+    """Where the rows are in the terms, as they are or as they were before a mask left some of them out."""
+    rows, few_rows = sizes
+
+    def find(values: Callable[[Record], Tensor | None]) -> Finding:
+        whole, little, other = (None if record is None else values(record) for record in (full, few, moved))
+        if whole is None:
+            return Finding(None)
+        fewer = None if little is None else (little, few_rows)
+        return find_rows(whole, fewer, None if other is None else (other, order), rows)
+
+    plain, (mask, surely) = find(lambda record: record.terms.values), full.cut
+    if mask is None or not surely:
+        return plain
+    if mask.shape == (rows,):
+        return Finding(Layout(0, own=True))  # the step leaves out whole rows
+    behind = find(lambda record: None if record.cut[0] is None else record.cut[0].restore(record.terms.values))
+    if plain.layout is not None and plain.sign == "moved" and behind.sign != "moved":
+        return replace(plain, layout=replace(plain.layout, masked=False))
+    if behind.layout is None or behind.layout.own:
+        return replace(behind, layout=None)
+    return replace(behind, layout=replace(behind.layout, masked=True))
 
 
 def _keep_own_only_alone(layouts: list[Layout | None], records: Sequence[Record]) -> list[Layout | None]:
@@ -188,10 +223,12 @@ def _keep_own_only_alone(layouts: list[Layout | None], records: Sequence[Record]
     return layouts if len(sizes) <= 1 else [None] * len(layouts)
 
 
-def _left_out(few: Run, coefficients: Sequence[Tensor | None], layouts: Sequence[Layout | None], unseen: bool) -> float:
+def _left_out(
+    few: Run, coefficients: Sequence[Tensor | float | None], layouts: Sequence[Layout | None], unseen: bool
+) -> float:
     """Share of the loss that is not made of row terms, by value."""
     parts = [
-        (float(coefficient.detach() * record.scalar.detach()), layout is not None)
+        (float(coefficient * record.scalar.detach()), layout is not None)
         for record, coefficient, layout in zip(few.capture.records, coefficients, layouts, strict=False)
         if coefficient is not None
     ]

@@ -26,6 +26,8 @@ def row_losses(run: Run, shape: StepShape) -> Float[Tensor, "rows"]:
 
     For a linear combination of means over equally long rows, the mean of the row losses is the loss.
     """
+    if shape.single:
+        return run.loss.detach().reshape(1).float()
     total: Tensor | None = None
     known = any(coefficient is not None for coefficient in run.coefficients)
     for record, layout, exact, kept in zip(
@@ -34,8 +36,9 @@ def row_losses(run: Run, shape: StepShape) -> Float[Tensor, "rows"]:
         coefficient = exact if known else kept
         if layout is None or coefficient is None:
             continue
-        values = record.terms.values
-        part = row_values(record.terms, layout, values.shape[0] if layout.own else run.rows) * coefficient
+        terms = record.terms_in(layout)
+        part = row_values(terms, layout, terms.values.shape[0] if layout.own else run.rows)
+        part = part if isinstance(coefficient, float) and coefficient == 1.0 else part * coefficient
         total = part if total is None else total + part
     if total is None:
         raise contract_error(run.module, "a loss that depends on none of the reductions seen before")
@@ -66,12 +69,15 @@ def _classification(run: Run, shape: StepShape) -> dict[str, Any]:
     if run.capture.log_softmax is None:
         return {}
     logits, linear = run.capture.log_softmax
-    layout = next((layout for layout in shape.layouts if layout is not None), Layout(0))
+    pairs = zip(run.capture.records, shape.layouts, strict=True)
+    first, layout = next(((record, layout) for record, layout in pairs if layout is not None), (None, Layout(0)))
+    index = run.capture.gathered
+    targets = index.squeeze(-1) if index is not None and index.dim() == logits.dim() else None
+    if first is not None and layout.masked:
+        return _restore(first, logits, targets, None, linear, layout, run.rows)
     if logits.dim() < 2 or logits.shape[0] % run.rows:
         return {}
     layout = Layout(0, inner=layout.inner and logits.shape[0] > run.rows)
-    index = run.capture.gathered
-    targets = index.squeeze(-1) if index is not None and index.dim() == logits.dim() else None
     return _assemble(logits, targets, None, linear, layout, run.rows)
 
 
@@ -87,18 +93,20 @@ def _softmax_loss(record: Record, layout: Layout, rows: int) -> dict[str, Any]:
         targets = targets.movedim(1, -1) if targets.dim() == logits.dim() else targets
     if logits.dim() == 1:
         return {}
-    return _assemble(logits, targets, record.terms.valid, hidden, layout, rows)
+    return _restore(record, logits, targets, record.terms.valid, hidden, layout, rows)
 
 
 def _divergence(record: Record, layout: Layout, rows: int) -> dict[str, Any]:
     arguments = record.reduction.arguments
     targets = arguments["target"].detach()
     targets = targets.exp() if arguments.get("log_target") else targets
-    return _assemble(arguments["input"].detach(), targets, None, record.hidden, layout, rows)
+    return _restore(record, arguments["input"].detach(), targets, None, record.hidden, layout, rows)
 
 
 def _sigmoid_loss(record: Record, layout: Layout, rows: int) -> dict[str, Any]:
     arguments = record.reduction.arguments
+    if layout.masked:  # there would be no telling a number that was cut away from one that counts
+        return {}
     logits, targets = arguments["input"].detach().float(), arguments["target"].detach().clone()
     if record.reduction.name == "F.binary_cross_entropy":
         logits = torch.logit(logits, eps=1e-6)
@@ -106,6 +114,34 @@ def _sigmoid_loss(record: Record, layout: Layout, rows: int) -> dict[str, Any]:
     hidden = record.hidden
     hidden = hidden if hidden is not None and hidden.dim() == 2 and hidden.shape[0] == rows else None
     return {"logits": logits, "targets": targets, "hidden": hidden, "link": "sigmoid"}
+
+
+def _restore(
+    record: Record,
+    logits: Tensor,
+    targets: Tensor | None,
+    valid: Tensor | None,
+    hidden: Tensor | None,
+    layout: Layout,
+    rows: int,
+) -> dict[str, Any]:
+    """Logits and what belongs to them, put back to where a mask took them from if one did."""
+    cut = record.cut[0] if layout.masked else None
+    if cut is None:
+        return _assemble(logits, targets, valid, hidden, layout, rows)
+    if logits.dim() != 2 or logits.shape[0] != cut.size:
+        return {}
+
+    def put_back(values: Tensor) -> Tensor:
+        return _by_row(cut.restore(values), layout, rows, features=values.dim() > 1)
+
+    if hidden is not None and hidden.shape[:-1] == (cut.size,):
+        hidden = put_back(hidden)
+    elif layout.axis > 0 or layout.inner:
+        hidden = None
+    counts = put_back(torch.ones_like(logits[:, 0], dtype=torch.bool) if valid is None else valid)
+    targets = None if targets is None else put_back(targets)
+    return _assemble(put_back(logits), targets, counts, hidden, Layout(0), rows)
 
 
 def _assemble(

@@ -15,14 +15,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_select.types import Bool, Float
+from lightning_select.types import Bool, Float, Int
 
 __all__ = ["LOSSES", "Reduction", "Terms", "recognise"]
 
@@ -67,13 +67,36 @@ class Terms:
 
     Attributes:
         values: One term per row, or per token, in float32 at least.
-        norm: Factor of each term, broadcastable to ``values``.
-        valid: Which terms count (``ignore_index``); ``None`` means all.
+        factor: Factor of each term, broadcastable to ``values``; ``None`` where the scalar is the mean of those that
+            count.
+        mask: Which terms count, or the targets and the class to ignore; ``None`` means that all count. Values of the
+            others are zero.
     """
 
     values: Float[Tensor, "*shape"]
-    norm: Float[Tensor, "*#shape"] | float
-    valid: Bool[Tensor, "*shape"] | None = None
+    factor: Float[Tensor, "*#shape"] | float | None = None
+    mask: Bool[Tensor, "*shape"] | tuple[Int[Tensor, "*shape"], int] | None = None
+
+    @property
+    def valid(self) -> Bool[Tensor, "*shape"] | None:
+        """Which terms count; ``None`` means all."""
+        return self.mask[0] != self.mask[1] if isinstance(self.mask, tuple) else self.mask
+
+    @property
+    def total(self) -> Float[Tensor, ""]:
+        """The scalar."""
+        if self.factor is not None:
+            return (self.values * self.factor).sum()
+        valid = self.valid
+        return self.values.mean() if valid is None else self.values.sum() / valid.sum()
+
+    @property
+    def norm(self) -> Float[Tensor, "*#shape"] | float:
+        """Factor of each term."""
+        if self.factor is not None:
+            return self.factor
+        valid = self.valid
+        return 1.0 / self.values.numel() if valid is None else valid.sum().reciprocal()
 
 
 @dataclass(frozen=True)
@@ -87,6 +110,9 @@ class Reduction:
         split: Takes it apart into `Terms`.
         row_axis: Axis of the rows in the arguments that hold them, where it is not the axis of the terms.
         by_arguments: Do all tensors that need a gradient hold rows? Then weighting can act on their gradients.
+        halfway: Makes the first half of the computation and returns the other half, bit for bit the same as ``run``.
+            The terms of that half need no second softmax.
+        fresh: Does nobody else use the arguments that need a gradient?
     """
 
     name: str
@@ -95,6 +121,8 @@ class Reduction:
     split: Callable[[Mapping[str, Any]], Terms]
     row_axis: int | None = None
     by_arguments: bool = True
+    halfway: Callable[[], Reduction] | None = None
+    fresh: bool = False
 
     def row_inputs(self) -> list[str]:
         """Names of the arguments whose gradients carry the rows."""
@@ -124,61 +152,83 @@ def recognise(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str
         return None
     if func in _DOTS:
         return _dot(func, args)
-    if kwargs.get("out") is None and args[0].numel() > 1 and _is_full(args[0], args[1:], kwargs, func in _NORMS):
+    if kwargs.get("out") is None and args[0].dim() and _is_full(args[0], args[1:], kwargs, func in _NORMS):
         return _arithmetic(func, args, kwargs)
     return None
 
 
 def _loss(func: Callable[..., Tensor], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Reduction | None:
-    arguments = _signature(func).bind(*args, **kwargs).arguments
+    arguments = {**dict(zip(_parameters(func), args, strict=False)), **kwargs}
     reduction = _resolve_reduction(arguments)
     if reduction == "none":
         return None
     name = func.__name__
+    by_arguments = _rows_in_arguments(name, arguments)
     return Reduction(
         name=f"F.{name}",
         arguments=arguments,
         run=lambda values: func(**values),
         split=lambda values: _loss_terms(func, values, reduction),
         row_axis=1 if name == "ctc_loss" and arguments["log_probs"].dim() == 3 else None,
-        by_arguments=_rows_in_arguments(name, arguments),
+        by_arguments=by_arguments,
+        halfway=partial(_from_log_softmax, arguments, reduction) if by_arguments and _is_nll(func, arguments) else None,
+    )
+
+
+def _is_nll(func: Callable[..., Tensor], arguments: Mapping[str, Any]) -> bool:
+    """Is this a cross entropy that torch computes by a log-softmax in full precision and a negative log-likelihood?"""
+    if func is not F.cross_entropy or arguments.get("label_smoothing"):
+        return False
+    logits, target = arguments["input"], arguments["target"]
+    return logits.dtype in (torch.float32, torch.float64) and not target.is_floating_point()
+
+
+def _from_log_softmax(arguments: Mapping[str, Any], reduction: str) -> Reduction:
+    log_probabilities = F.log_softmax(arguments["input"], dim=min(arguments["input"].dim() - 1, 1))
+    shared = {key: arguments[key] for key in ("target", "weight", "ignore_index") if key in arguments}
+    return Reduction(
+        name="F.nll_loss",
+        arguments={"input": log_probabilities, **shared, "reduction": reduction},
+        run=lambda values: F.nll_loss(**values),
+        split=lambda values: _loss_terms(F.nll_loss, values, reduction),
+        fresh=True,
     )
 
 
 def _rows_in_arguments(name: str, arguments: Mapping[str, Any]) -> bool:
     """Is the row of a term also the row of every number that its gradient reaches?"""
-    tensors = {key: value for key, value in arguments.items() if isinstance(value, Tensor)}
-    if any(value.requires_grad for key, value in tensors.items() if key in _NOT_ROWS):
+    shared = (arguments.get(key) for key in _NOT_ROWS)
+    if any(isinstance(value, Tensor) and value.requires_grad for value in shared):
         return False
     if name == "triplet_margin_with_distance_loss":  # the distance may have parameters of its own
         return False
-    rows = [value for key, value in tensors.items() if key not in _NOT_ROWS]
-    return name not in _ELEMENT_LOSSES or len({value.shape for value in rows}) == 1
+    if name not in _ELEMENT_LOSSES:
+        return True
+    return len({v.shape for key, v in arguments.items() if isinstance(v, Tensor) and key not in _NOT_ROWS}) == 1
 
 
 def _loss_terms(func: Callable[..., Tensor], arguments: Mapping[str, Any], reduction: str) -> Terms:
     legacy = ("size_average", "reduce")
     values = func(**{key: value for key, value in arguments.items() if key not in legacy} | {"reduction": "none"})
     name, target, weight = func.__name__, arguments.get("target"), arguments.get("weight")
-    valid = None
+    mask = None
     if name in _CLASS_LOSSES and target is not None and not target.is_floating_point():
         ignored = arguments.get("ignore_index")
-        valid = target != (-100 if ignored is None else ignored)
+        mask = (target, -100 if ignored is None else ignored)
     if reduction == "sum":
-        return Terms(values, 1.0, valid)
+        return Terms(values, 1.0, mask)
     if reduction == "batchmean":
-        return Terms(values, 1.0 / arguments["input"].shape[0], valid)
-    if valid is not None and target is not None:
-        share = valid.to(values.dtype)
-        if weight is not None:
-            share = share * weight.detach()[target.masked_fill(~valid, 0)]
-        return Terms(values, 1.0 / share.sum(), valid)
+        return Terms(values, 1.0 / arguments["input"].shape[0], mask)
+    if mask is not None and weight is not None:
+        valid = mask[0] != mask[1]
+        share = valid.to(values.dtype) * weight.detach()[mask[0].masked_fill(~valid, 0)]
+        return Terms(values, 1.0 / share.sum(), mask)
     if name == "ctc_loss":
         lengths = torch.as_tensor(arguments["target_lengths"], device=values.device).clamp(min=1)
-        return Terms(values, 1.0 / (lengths * values.numel()), valid)
+        return Terms(values, 1.0 / (lengths * values.numel()))
     if weight is not None and name in ("mse_loss", "l1_loss", "huber_loss"):
-        return Terms(values, 1.0 / weight.detach().sum(), valid)
-    return Terms(values, 1.0 / values.numel(), valid)
+        return Terms(values, 1.0 / weight.detach().sum())
+    return Terms(values, None, mask)
 
 
 def _arithmetic(func: Callable[..., Tensor], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Reduction:
@@ -188,9 +238,9 @@ def _arithmetic(func: Callable[..., Tensor], args: Sequence[Any], kwargs: Mappin
             return Terms(torch.nan_to_num(x) if "nan" in func.__name__ else x, 1.0)
         if func in _MEANS:
             if "nan" not in func.__name__:
-                return Terms(x, 1.0 / x.numel())
+                return Terms(x)
             there = ~x.isnan()
-            return Terms(torch.where(there, x, 0.0), 1.0 / there.sum(), there)
+            return Terms(torch.where(there, x, 0.0), None, there)
         # A norm is the root of a sum of squares; its share of each square is that of its derivative.
         return Terms(x.square(), 0.5 / x.detach().square().sum().sqrt())
 
@@ -214,16 +264,19 @@ def _dot(func: Callable[..., Tensor], args: Sequence[Any]) -> Reduction | None:
 
 
 def _is_full(x: Tensor, rest: Sequence[Any], kwargs: Mapping[str, Any], norm: bool) -> bool:
-    """Does the call reduce ``x`` to one number?"""
+    """Does the call reduce ``x`` to one number, and would it whatever the number of rows?"""
     if norm:
         order = kwargs.get("p", kwargs.get("ord", rest[0] if rest else 2))
         dims = kwargs.get("dim", rest[1] if len(rest) > 1 else None)
         return order in (2, 2.0, "fro", None) and dims is None
     dims = kwargs.get("dim", kwargs.get("axis", rest[0] if rest else None))
+    if kwargs.get("keepdim", rest[1] if len(rest) > 1 else False) is True:
+        return False
     if dims is None or isinstance(dims, torch.dtype):
         return True
     reduced = {dims % x.dim()} if isinstance(dims, int) else {dim % x.dim() for dim in dims} or set(range(x.dim()))
-    return all(size == 1 for dim, size in enumerate(x.shape) if dim not in reduced)
+    # Of one row, the mean over the features is one number too; of two rows it is not.
+    return 0 in reduced and all(size == 1 for dim, size in enumerate(x.shape) if dim not in reduced)
 
 
 def _resolve_reduction(arguments: Mapping[str, Any]) -> str:
@@ -237,8 +290,8 @@ def _resolve_reduction(arguments: Mapping[str, Any]) -> str:
 
 
 @cache
-def _signature(func: Callable[..., Any]) -> inspect.Signature:
-    return inspect.signature(func)
+def _parameters(func: Callable[..., Any]) -> tuple[str, ...]:
+    return tuple(inspect.signature(func).parameters)
 
 
 def _plain(value: Any) -> Any:

@@ -24,11 +24,14 @@ class Layout:
             other: entry ``i`` is row ``i % rows``) or the slow one (tokens of a text: entry ``i`` is row ``i // k``).
         own: The entries are rows of the loss's own making (a module that re-windows its batch): there is one per
             entry, and they cannot be traced back to rows of the batch.
+        masked: The axis is one of a mask, and the entries are those that it let through. ``None``: no mask was seen,
+            and one that is seen later must be looked at. ``False``: a mask was seen, and the entries are not its.
     """
 
     axis: int
     inner: bool = False
     own: bool = False
+    masked: bool | None = None
 
 
 def candidates(shape: torch.Size | tuple[int, ...], rows: int) -> Iterator[Layout]:
@@ -51,6 +54,8 @@ def fold(values: Shaped[Tensor, "*shape"], layout: Layout, rows: int) -> Shaped[
 def spread(per_row: Float[Tensor, "rows"], layout: Layout, axis: int, shape: torch.Size) -> Float[Tensor, "*#shape"]:
     """One number per row, laid out so that it multiplies a tensor of ``shape`` whose rows lie along ``axis``."""
     times = shape[axis] // per_row.shape[0]
+    if times == 1 and axis == 0:
+        return per_row.reshape(-1, *[1] * (len(shape) - 1))
     entries = per_row.repeat(times) if layout.inner else per_row[:, None].expand(-1, times).reshape(-1)
     return entries.reshape([-1 if position == axis else 1 for position in range(len(shape))])
 
@@ -60,6 +65,8 @@ def row_values(terms: Terms, layout: Layout, rows: int) -> Float[Tensor, "rows"]
 
     A row is the mean over its own valid terms, so that a long text does not score higher for being long.
     """
+    if terms.factor is None and terms.values.shape == (rows,):
+        return terms.values
     values = torch.broadcast_to(terms.values * terms.norm, terms.values.shape)
     if terms.valid is None:
         return fold(values, layout, rows).sum(dim=1) * rows

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_select.batch import count_rows, shallow_copy, take_rows, tensors_of
+from lightning_select.batch import count_rows, shallow_copy, tensors_of
 from lightning_select.compat import next_batch_index, rank_zero_info
 from lightning_select.errors import BatchFormatError
 from lightning_select.signals.base import Signals
 from lightning_select.signals.capture import Capture
-from lightning_select.signals.contract import contract_error, parse_output
-from lightning_select.signals.noise import RowNoise
-from lightning_select.signals.probe import Run, StepShape, shape_of
-from lightning_select.signals.quiet import kept_rng, muted
+from lightning_select.signals.contract import contract_error, parse_output, takes_batch_index
+from lightning_select.signals.experiments import device_of, examine
+from lightning_select.signals.generators import Generators
+from lightning_select.signals.gradients import GradientKeeper
+from lightning_select.signals.noise import RowNoise, skip_draws
+from lightning_select.signals.probe import Run, StepShape
+from lightning_select.signals.quiet import muted
 from lightning_select.signals.reading import read_signals
 from lightning_select.signals.snapshot import ModuleKeeper
-from lightning_select.types import Batch, Int
+from lightning_select.types import Batch
 
 __all__ = ["StepRunner"]
 
@@ -51,11 +54,14 @@ class StepRunner:
         self._trainer = trainer
         self._step = step
         self._train_mode = train_mode
-        self._takes_index = _takes_batch_index(module, step)
+        self._takes_index = takes_batch_index(module, step)
         self._keeper = ModuleKeeper(module)
+        self._gradients = GradientKeeper(module)
+        self._generators = Generators()
         self._shapes = {} if shapes is None else shapes
         self._last: StepShape | None = None
         self._eager = False
+        self._differentiates = False
 
     def measure(self, batch: Batch, needs: Collection[str]) -> Signals:
         """The signals of every row of ``batch``.
@@ -70,10 +76,10 @@ class StepRunner:
         """
         rows = rows_of(batch)
         if hasattr(self._module, "selection_step"):
-            return self._ask_module(batch, rows)
+            return self._attempt(self._ask_module, batch, rows)
         guess = self._last or next(iter(self._shapes.values()), None) or self.probe(batch)
         for _ in range(3):
-            signals, names = self._read(batch, guess, needs)
+            signals, names = self._attempt(self._read, batch, guess, needs)
             if signals is not None:
                 self._last = guess
                 return signals
@@ -87,7 +93,10 @@ class StepRunner:
             run, losses = step()
             if losses is not None:
                 return Signals(loss=losses.float()), run.names
-            if run.names != guess.names:
+            if run.names != guess.names or not guess.fits(run):
+                known = self._shapes.get(run.names)
+                if known is not None and not known.fits(run):
+                    del self._shapes[run.names]
                 return None, run.names
             if guess.plain or any(coefficient is not None for coefficient in run.coefficients):
                 return read_signals(run, guess, needs), run.names
@@ -106,45 +115,45 @@ class StepRunner:
         """What is known of steps that make these reductions, or ``None`` where none was probed yet."""
         return self._shapes.get(names)
 
-    def probe(self, batch: Batch) -> StepShape:
-        """Find out where the rows are in the step's reductions; runs the step three times, once per kind of step.
+    def probe(self, batch: Batch, batch_idx: int | None = None) -> StepShape:
+        """Find out where the rows are in the step's reductions; runs the step a few times, once per kind of step.
+
+        Args:
+            batch: The batch, on its device.
+            batch_idx: What the step is told as its index; ``None``: that of the batch which comes next.
 
         Raises:
             TrainingStepContractError: The step shows no loss per row.
         """
         if not getattr(self._module, "automatic_optimization", True):
             raise contract_error(self._module, "manual optimisation, where the step itself steps the optimiser")
-        rows = rows_of(batch)
-        device = next((tensor.device for tensor in tensors_of(batch)), torch.device("cpu"))
-        order = torch.arange(rows, device=device)
-        few = self._run_few(batch, order, rows) or self._run(batch, grad=True, eager=True)[0]
-        connected = tuple(coefficient is not None for coefficient in few.coefficients)
-        full, losses = self._run(batch, connected=connected, noise=RowNoise(rows, reverse=False), eager=True)
-        reversed_ = self._run(take_rows(batch, order.flip(0)), noise=RowNoise(rows, reverse=True), eager=True)[0]
-        shape = shape_of(few, full, reversed_)
-        self._shapes[full.names] = self._last = shape
-        if losses is None:
-            self._refuse_unreadable(shape, full)
-            if shape.left_out > 0:
-                rank_zero_info(
-                    f"{type(self._module).__name__}.training_step: {shape.left_out:.1%} of the loss does not belong to "
-                    f"rows of the batch ({shape.others}). It counts for no row and stays unweighted."
-                )
+
+        def run(batch: Batch, **how: Any) -> tuple[Run, Tensor | None]:
+            with self._running(batch, batch_idx=batch_idx, eager=True, **how) as step:
+                return step()
+
+        shape = examine(self._module, partial(self._attempt, run), batch, rows_of(batch))
+        self._shapes[shape.names] = self._last = shape
+        if shape.left_out > 0:
+            rank_zero_info(
+                f"{type(self._module).__name__}.training_step: {shape.left_out:.1%} of the loss does not belong to "
+                f"rows of the batch ({shape.others}). It counts for no row and stays unweighted."
+            )
         return shape
 
-    def _run_few(self, batch: Batch, order: Int[Tensor, "rows"], rows: int) -> Run | None:
-        """The step on two rows, or ``None`` where the module insists on its batch size."""
+    def _attempt(self, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What ``run`` returns. A step that takes a gradient itself fails without a graph; it gets one from then on."""
         try:
-            few = take_rows(batch, order[: 2 if rows > 2 else 1])
-            return self._run(few, grad=True, noise=RowNoise(rows, reverse=False), eager=True)[0]
-        except BatchFormatError:
+            return run(*args, **kwargs)
+        except RuntimeError as error:
+            if self._differentiates or type(error) is not RuntimeError or "grad" not in str(error):
+                raise
+        self._differentiates = True
+        try:
+            return run(*args, **kwargs)
+        except Exception:
+            self._differentiates = False
             raise
-        except Exception:  # whatever a module raises for a size it does not expect; the full batch is asked instead
-            return None
-
-    def _run(self, batch: Batch, **how: Any) -> tuple[Run, Tensor | None]:
-        with self._running(batch, **how) as step:
-            return step()
 
     @contextmanager
     def _running(
@@ -155,12 +164,15 @@ class StepRunner:
         connected: tuple[bool, ...] | None = None,
         want_linear: bool = False,
         noise: RowNoise | None = None,
+        draws: int = 0,
         eager: bool = False,
+        batch_idx: int | None = None,
     ) -> Iterator[Callable[[], tuple[Run, Tensor | None]]]:
         """A function that runs the step, and time to look at what it left before it is put back."""
         rows = rows_of(batch)
         capture = Capture(connected=connected, want_linear=want_linear, before_write=self._keeper.before_write)
-        arguments = (next_batch_index(self._trainer),) if self._takes_index else ()
+        index = next_batch_index(self._trainer) if batch_idx is None else batch_idx
+        arguments = (index,) if self._takes_index else ()
 
         def step() -> tuple[Run, Tensor | None]:
             with capture, noise or nullcontext():
@@ -170,6 +182,8 @@ class StepRunner:
 
         with ExitStack() as stack:
             self._enter(stack, batch, grad=grad, eager=eager)
+            if draws:
+                skip_draws(device_of(batch), draws)
             yield step
 
     def _ask_module(self, batch: Batch, rows: int) -> Signals:
@@ -185,33 +199,20 @@ class StepRunner:
 
     def _enter(self, stack: ExitStack, batch: Batch, *, grad: bool, eager: bool) -> None:
         """Everything that must be put back afterwards, and the surroundings that training has."""
-        device = next((tensor.device for tensor in tensors_of(batch)), torch.device("cpu"))
-        stack.enter_context(kept_rng(device))
+        grad = grad or self._differentiates
+        stack.enter_context(self._generators.kept(device_of(batch)))
         stack.enter_context(muted(self._module, self._trainer))
+        stack.enter_context(self._gradients.kept(tensors_of(batch), grad=grad))
         stack.enter_context(self._keeper.kept(tensors_of(batch)))
         if not self._train_mode:
-            for module in self._module.modules():
-                vars(module)["training"] = False
+            for attributes in map(vars, self._module.modules()):
+                if "training" in attributes:  # a wrapper may have the flag of what it wraps
+                    attributes["training"] = False
         stack.enter_context(torch.set_grad_enabled(grad))
         if eager:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         if self._trainer is not None:
             stack.enter_context(self._trainer.precision_plugin.train_step_context())
-
-    def _refuse_unreadable(self, shape: StepShape, run: Run) -> None:
-        sizes = [tuple(record.terms.values.shape) for record in run.capture.records][:5]
-        if not any(shape.connected):
-            raise contract_error(
-                self._module,
-                "a loss that no reduction of torch leads to (a fused kernel that returns a scalar, or a detached loss)",
-            )
-        if not shape.readable:
-            raise contract_error(self._module, f"{run.rows} rows in the batch and loss terms of the shapes {sizes}")
-        if shape.unseen and shape.left_out > 0.5:
-            raise contract_error(
-                self._module,
-                f"{shape.left_out:.0%} of the loss from something that is no reduction of torch (a fused kernel)",
-            )
 
 
 def rows_of(batch: Batch) -> int:
@@ -224,12 +225,3 @@ def rows_of(batch: Batch) -> int:
     if rows < 1:
         raise BatchFormatError("A batch must hold at least one row, got an empty batch.")
     return rows
-
-
-def _takes_batch_index(module: nn.Module, step: Callable[..., Any]) -> bool:
-    parameters = inspect.signature(step).parameters
-    if "dataloader_iter" in parameters:
-        raise contract_error(module, "the argument 'dataloader_iter', so that the batch is not seen from outside")
-    kinds = [parameter.kind for parameter in parameters.values()]
-    by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(kind in by_position for kind in kinds) >= 2 or inspect.Parameter.VAR_POSITIONAL in kinds

@@ -96,7 +96,7 @@ def test_row_losses_are_those_of_the_rows_alone(case: Case) -> None:
         ("torch.mean", lambda x: torch.mean(x)),
         ("mean of named input", lambda x: torch.mean(input=x)),
         ("mean over both axes", lambda x: x.mean(dim=(0, 1))),
-        ("mean, axes kept", lambda x: x.mean(dim=[0, 1], keepdim=True)),
+        ("mean over the rows of one column", lambda x: x.mean(1, keepdim=True).mean(0)),
         ("sum", lambda x: x.sum()),
         ("sum, other dtype", lambda x: x.sum(dtype=torch.float64)),
         ("nansum", lambda x: x.nansum()),
@@ -144,6 +144,10 @@ def test_products_of_vectors_are_weighted_on_both_sides(call) -> None:
         lambda x: x.argmax().float(),
         lambda x: (x > 0).sum(),
         lambda x: x[0, 0].sum(),
+        lambda x: x.mean(dim=[0, 1], keepdim=True),
+        lambda x: x[:1].mean(dim=1, keepdim=True),
+        lambda x: x[:1].mean(dim=1),
+        lambda x: x[:1].sum(-1, True),
     ],
 )
 def test_other_calls_are_left_alone(call) -> None:

@@ -1,0 +1,136 @@
+"""The runs of a step that show where its rows are: on few rows, on the batch, and on its rows in other orders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_select.batch import take_rows, tensors_of
+from lightning_select.errors import BatchFormatError
+from lightning_select.signals.contract import contract_error
+from lightning_select.signals.noise import RowNoise
+from lightning_select.signals.order import Finding
+from lightning_select.signals.probe import Run, StepShape, findings_of, refuse_unreadable, shape_of
+from lightning_select.types import Batch, Int
+
+__all__ = ["device_of", "examine"]
+
+RunStep = Callable[..., "tuple[Run, Tensor | None]"]
+
+_REPEATS = 2
+_DOUBTS = 5
+"""How often a step that draws permutations is asked again, and one that seems to shuffle its rows."""
+
+_FEW = 6
+"""Of so many rows, many ways to shuffle them look like none in one other order."""
+
+_INNOCENT = frozenset({"nearly", "changed"})
+"""Signs that terms are not the very terms of single rows in another order."""
+
+
+def examine(module: nn.Module, run: RunStep, batch: Batch, rows: int) -> StepShape:
+    """What is known of the step after it ran a few times.
+
+    Args:
+        module: Whose step it is.
+        run: Runs the step on a batch without a trace; takes the arguments of the runs of `StepRunner`.
+        batch: The batch.
+        rows: Number of its rows.
+
+    Raises:
+        TrainingStepContractError: The step shows no loss per row.
+    """
+    order = torch.arange(rows, device=device_of(batch))
+    few = _run_few(run, batch, order) or run(batch, grad=True)[0]
+    connected = tuple(coefficient is not None for coefficient in few.coefficients)
+    noise = RowNoise(rows)
+    full, losses = run(batch, connected=connected, noise=noise)
+    moved = _run_moved(run, batch, order.flip(0))
+    findings = findings_of(few, full, moved, order.flip(0))
+    shape = shape_of(few, full, findings)
+    if losses is None:
+        if _shuffles(run, batch, rows, few, findings, drawn=noise.shuffles) or (
+            not shape.readable and _sorts(run, batch, order, full, findings)
+        ):
+            raise contract_error(
+                module,
+                "loss terms in an order that is not that of the rows: the step reorders its rows (it shuffles, sorts "
+                "or filters them)",
+            )
+        refuse_unreadable(shape, full)
+    return shape
+
+
+def _run_few(run: RunStep, batch: Batch, order: Int[Tensor, "rows"]) -> Run | None:
+    """The step on two rows of many or on each of few rows twice; ``None`` where the module insists on its batch."""
+    rows = order.shape[0]
+    try:
+        with torch.no_grad():
+            few = take_rows(batch, order[:2] if rows > 2 else order.repeat(2))
+        return run(few, grad=True, noise=RowNoise(rows))[0]
+    except BatchFormatError:
+        raise
+    except Exception:  # whatever a module raises for a size it does not expect; the full batch is asked instead
+        return None
+
+
+def _run_moved(run: RunStep, batch: Batch, order: Int[Tensor, "rows"], **how: Any) -> Run | None:
+    """The step on the rows in another order; ``None`` where the module insists on theirs."""
+    with torch.no_grad():
+        moved = take_rows(batch, order)
+    if all(torch.equal(one, other) for one, other in zip(tensors_of(batch), tensors_of(moved), strict=True)):
+        return None  # the rows are alike, or the same from both ends
+    try:
+        return run(moved, noise=RowNoise(order.shape[0], order), **how)[0]
+    except Exception:  # packing, for one, asks for rows that are sorted by their lengths
+        return None
+
+
+def _shuffles(run: RunStep, batch: Batch, rows: int, few: Run, findings: list[Finding | None], *, drawn: bool) -> bool:
+    """Are the terms of some reduction those of the rows, but in an order that the step drew or looked up?
+
+    Rows that are mixed with others (mixup) look shuffled where by chance the other weighs all, and a permutation may be
+    one that reversing the rows does not show. So the answer needs other draws, and other orders of the rows.
+
+    Args:
+        run: Runs the step.
+        batch: The batch.
+        rows: Number of its rows.
+        few: The step on few rows.
+        findings: What its rows in reverse have shown.
+        drawn: Was a permutation drawn?
+    """
+    signs = [{None if finding is None else finding.sign} for finding in findings]
+    for attempt in range(1, _DOUBTS + 1):
+        suspected = any("shuffled" in seen and not seen & _INNOCENT for seen in signs)
+        if not suspected and (not drawn or attempt > (_REPEATS if rows > _FEW else _DOUBTS)):
+            return False
+        for seen, finding in zip(signs, _again(run, batch, few, rows, attempt), strict=False):
+            seen.add(None if finding is None else finding.sign)
+    return any("shuffled" in seen and not seen & _INNOCENT for seen in signs)
+
+
+def _again(run: RunStep, batch: Batch, few: Run, rows: int, attempt: int) -> list[Finding | None]:
+    """What the rows show with other draws and in another order."""
+    full = run(batch, noise=RowNoise(rows), draws=attempt)[0]
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(attempt)).to(device_of(batch))
+    moved = _run_moved(run, batch, order, draws=attempt)
+    return findings_of(few, full, moved, order)
+
+
+def _sorts(run: RunStep, batch: Batch, order: Int[Tensor, "rows"], full: Run, findings: list[Finding | None]) -> bool:
+    """Are there terms that stay where they are when the rows change places, but are others when the rows are others?"""
+    still = [place for place, finding in enumerate(findings) if finding is not None and finding.sign == "still"]
+    altered = _run_moved(run, batch, order - order % 2) if still else None
+    if altered is None or altered.names != full.names:
+        return False
+    pairs = [(run.capture.records[place].terms.values for run in (full, altered)) for place in still]
+    return any(a.shape != b.shape or not torch.allclose(a, b, equal_nan=True) for a, b in pairs)
+
+
+def device_of(batch: Batch) -> torch.device:
+    """Where the batch is."""
+    return next((tensor.device for tensor in tensors_of(batch)), torch.device("cpu"))
