@@ -1,18 +1,19 @@
 """Count and take the rows of a batch of any form, on the device, without touching the original.
 
-Understood without help: tensors, NumPy arrays, lists and tuples of strings or numbers, dicts and every other mutable
-mapping (a transformers ``BatchEncoding`` among them), lists, tuples, named tuples and dataclasses of those, nested at
-will, packed sequences, and ``torch_geometric`` batches. Anything else is one line of the user's own::
+Understood without help: tensors, NumPy arrays, lists of strings or numbers, dicts and other mutable mappings, lists,
+tuples, named tuples and dataclasses of those, nested at will, packed sequences, ``torch_geometric`` batches, and lists
+of samples (but ``[(a, b), (c, d)]`` of tensors that share one first axis are columns). Anything else is one line::
 
     take_rows.register(MyBatch, lambda batch, index: MyBatch(batch.x[index], batch.y[index]))
 
-(its rows are counted by ``len(batch)``, or by what ``count_rows.register(MyBatch, ...)`` says).
+(its rows are counted by what ``count_rows.register(MyBatch, ...)`` says, or else by ``len(batch)``, which is taken for
+something else where the tensors beside it have another length).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from functools import cache, singledispatch
 from typing import Any
 
@@ -20,36 +21,43 @@ import numpy as np
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from lightning_select.containers import DESCRIPTIONS, children_of, describe, is_namedtuple, rebuild
+from lightning_select.containers import (
+    DESCRIPTIONS,
+    are_samples,
+    axis_of_columns,
+    children_of,
+    describe,
+    is_plain,
+    is_sequence,
+    may_be_columns,
+    name_of,
+    rebuild,
+)
 from lightning_select.errors import BatchFormatError
 from lightning_select.types import Batch, Int
 
 __all__ = ["count_rows", "shallow_copy", "take_rows"]
 
+_TAKE = "take_rows.register({}, lambda batch, index: ...)"
+_COUNT = "count_rows.register({}, lambda batch: ...)"
+
 
 @singledispatch
 def count_rows(batch: Batch) -> int:
-    """Number of rows of ``batch``: the first-axis size that its parts agree on.
+    """Number of rows of ``batch``: the first-axis size that its parts agree on, or the length of a list of samples.
 
     Raises:
         BatchFormatError: No part has rows, or the parts do not agree.
     """
-    if _taker(batch) is not None:
-        counter = count_rows.dispatch(type(batch))
-        return len(batch) if counter is count_rows.dispatch(object) else counter(batch)
-    tallies = {size: list(_matches(batch, size, top=True)) for size in _sizes(batch)}
-    if not tallies:
-        raise BatchFormatError(
-            f"A batch must hold at least one tensor with a first axis, got {describe(batch)}. "
-            f"Teach its type in one line: take_rows.register({type(batch).__name__}, lambda batch, index: ...)."
-        )
-    best = min(tallies, key=lambda size: (tallies[size].count(False), -tallies[size].count(True)))
-    if not tallies[best].count(True) > tallies[best].count(False):
-        raise BatchFormatError(
-            f"The parts of a batch must agree on the number of rows, got {describe(batch)}. Teach its type: "
-            f"count_rows.register({type(batch).__name__}, lambda batch: ...)."
-        )
-    return best
+    rows = _rows_of_plain(batch)
+    if rows is None:
+        rows = _elect(batch) if _taker(batch) is None else _own_rows(batch)[0]
+    if rows is not None:
+        return rows
+    raise BatchFormatError(
+        f"A batch must hold at least one tensor with a first axis, got {describe(batch)}. Teach its type: "
+        f"{_TAKE.format(name_of(batch))} and {_COUNT.format(name_of(batch))}."
+    )
 
 
 @singledispatch
@@ -67,6 +75,10 @@ def take_rows(batch: Batch, index: Int[Tensor, "kept"]) -> Batch:
     Raises:
         BatchFormatError: The rows cannot be counted, or a part is of a type nobody taught us to cut.
     """
+    if type(batch) is not Tensor and _rows_of_plain(batch) is not None:
+        if type(batch) is dict:
+            return {key: part.index_select(0, index.to(part.device)) for key, part in batch.items()}
+        return type(batch)([part.index_select(0, index.to(part.device)) for part in batch])
     return _take(batch, index, count_rows(batch), "batch", top=True)
 
 
@@ -83,7 +95,7 @@ def tensors_of(batch: Batch) -> Iterator[Tensor]:
     if isinstance(batch, Tensor):
         yield batch
     elif _taker(batch) is None:
-        for _, child in children_of(batch) or ():
+        for child in (child for _, child in children_of(batch) or () if type(child) is not str):
             yield from tensors_of(child)
 
 
@@ -104,54 +116,96 @@ def _take(part: Any, index: Tensor, rows: int, path: str, *, top: bool = False) 
         return part
     raise BatchFormatError(
         f"{path} must be of a type whose rows can be taken, got {type(part).__module__}.{type(part).__qualname__}. "
-        f"Teach it in one line: take_rows.register({type(part).__name__}, lambda batch, index: ...)."
+        f"Teach it in one line: {_TAKE.format(type(part).__name__)}."
+    )
+
+
+def _rows_of_plain(batch: Batch) -> int | None:
+    """Rows of a list, tuple or dict of tensors of one length, quickly, unless somebody taught one of these types."""
+    kind = type(batch)
+    if kind not in (tuple, list, dict, Tensor):
+        return None
+    rows = None
+    for part in (batch,) if kind is Tensor else batch.values() if kind is dict else batch:
+        if type(part) is not Tensor or not part.dim() or rows not in (None, part.shape[0]):
+            return None
+        rows = part.shape[0]
+    return rows if take_rows.dispatch(kind) is take_rows.dispatch(Tensor) is take_rows.dispatch(object) else None
+
+
+def _elect(batch: Batch) -> int | None:
+    """The number of rows that fewest parts object to, ``None`` where no part has rows at all."""
+    rows = len(batch) if are_samples(batch, _own_rows) else axis_of_columns(batch, _own_rows)
+    if rows is not None:
+        return rows
+    cast = ((size, list(_votes(batch, size, "batch", top=True))) for size in _sizes(batch))
+    votes = {size: every for size, every in cast if any(agrees for *_, agrees in every)}
+    if not votes:
+        return None
+    against = {size: [(path, part) for path, part, agrees in every if not agrees] for size, every in votes.items()}
+    best = min(votes, key=lambda size: (len(against[size]), len(against[size]) - len(votes[size])))
+    if 2 * len(against[best]) < len(votes[best]):
+        return best
+    paths, odd = zip(*against[best], strict=True)
+    raise BatchFormatError(
+        f"The parts of a batch must agree on the number of rows, got {describe(batch)}, where {', '.join(paths[:3])} "
+        f"cannot have the {best} rows of other parts. Give what is odd (or the batch) a type of its own and teach it: "
+        f"{_COUNT.format(name_of(*odd, batch))}."
     )
 
 
 def _sizes(part: Any) -> dict[int, None]:
     """Every number of rows that some part of the batch suggests, in order of appearance."""
-    sizes: dict[int, None] = {}
-    if _taker(part) is not None:
-        sizes[count_rows(part)] = None
-    elif isinstance(part, (Tensor, np.ndarray)):
-        sizes.update({int(part.shape[0]): None} if part.ndim else {})
-    else:
-        for _, child in children_of(part) or ():
-            sizes.update(_sizes(child))
-        if isinstance(part, (list, tuple)) and not is_namedtuple(part):
-            sizes[len(part)] = None
-    return sizes
+    own = (len(part),) if is_plain(part) else _own_rows(part)
+    if own:
+        return {axis: None for axis in own if axis is not None}
+    sizes = {size: None for _, child in children_of(part) or () for size in _sizes(child)}
+    return {**sizes, len(part): None} if is_sequence(part) else sizes
 
 
-def _matches(part: Any, rows: int, *, top: bool = False) -> Iterator[bool]:
-    """For every part that can have rows, whether it has that many."""
-    if _taker(part) is not None:
-        yield count_rows(part) == rows
-    elif isinstance(part, (Tensor, np.ndarray)):
-        if part.ndim:
-            yield int(part.shape[0]) == rows
+def _votes(part: Any, rows: int, path: str, *, top: bool = False) -> Iterator[tuple[str, Any, bool]]:
+    """For every part that can have rows: its path, itself, and whether it has that many.
+
+    The length of a taught type without a counter may mean something else: it can support a number but not object.
+    """
+    own = _own_rows(part)
+    if own:
+        if own[0] == rows or (own[0] is not None and (_taker(part) is None or _has_counter(part))):
+            yield path, part, own[0] == rows
     elif _is_column(part, rows, top=top):
-        yield from [True] * (len(part) + 1)
+        yield from [(path, part, True)] * (1 if may_be_columns(part, _own_rows) else len(part) + 1)
     else:
-        for _, child in children_of(part) or ():
-            yield from _matches(child, rows)
+        for key, child in children_of(part) or ():
+            yield from _votes(child, rows, f"{path}{key}")
 
 
 def _is_column(part: Any, rows: int, *, top: bool) -> bool:
-    """Is this list one value per row (file names, images of several sizes), rather than a list of columns?
-
-    The batch itself is a list of columns (``[images, labels]``), unless it holds no arrays at all, or samples that
-    are containers of their own and do not share one first axis.
-    """
-    if not isinstance(part, (list, tuple)) or is_namedtuple(part) or len(part) != rows or not part:
+    """Is this list one value per row (file names, images of several sizes)? The batch itself rather lists columns."""
+    if not is_sequence(part) or len(part) != rows or not part:
         return False
-    arrays = [isinstance(value, (Tensor, np.ndarray)) for value in part]
-    if all(arrays):
-        return not top and not all(value.ndim and value.shape[0] == rows for value in part)
-    if any(arrays) or (top and any(isinstance(value, (list, tuple)) for value in part)):
+    if is_plain(part) or (top and are_samples(part, _own_rows)):
+        return True
+    axes = [axis for value in part for axis in _own_rows(value)]
+    if len(axes) == len(part):
+        taught = all(_taker(value) is not None for value in part)  # several batches, or one list of single graphs
+        return taught and (len(set(axes)) > 1 or axes[0] in (None, 1)) if top else any(axis != rows for axis in axes)
+    if axes or (top and (len({type(value) for value in part}) > 1 or isinstance(part[0], (list, tuple)))):
         return False
     inner = [size for value in part for size in _sizes(value)]
     return len(set(inner)) != 1 or len(inner) < 2 * len(part)
+
+
+def _own_rows(part: Any) -> tuple[int | None, ...]:
+    """The first axis of a tensor, an array or a taught type (``None`` where it has none); nothing for other parts."""
+    if _taker(part) is not None:
+        return (count_rows(part) if _has_counter(part) else len(part) if isinstance(part, Sized) else None,)
+    if isinstance(part, (Tensor, np.ndarray)):
+        return (int(part.shape[0]) if part.ndim else None,)
+    return ()
+
+
+def _has_counter(part: Any) -> bool:
+    return count_rows.dispatch(type(part)) is not count_rows.dispatch(object)
 
 
 def _taker(part: Any) -> Callable[[Any, Tensor], Any] | None:
@@ -166,8 +220,7 @@ def _taker(part: Any) -> Callable[[Any, Tensor], Any] | None:
 @take_rows.register
 def _take_packed(batch: PackedSequence, index: Tensor) -> PackedSequence:
     padded, lengths = pad_packed_sequence(batch, batch_first=True)
-    chosen = lengths[index.cpu()]
-    return pack_padded_sequence(padded[index], chosen, batch_first=True, enforce_sorted=False)
+    return pack_padded_sequence(padded[index], lengths[index.cpu()], batch_first=True, enforce_sorted=False)
 
 
 @count_rows.register

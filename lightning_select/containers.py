@@ -7,14 +7,26 @@ import dataclasses
 import datetime
 import enum
 import pathlib
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["DESCRIPTIONS", "children_of", "describe", "is_namedtuple", "rebuild"]
+__all__ = [
+    "DESCRIPTIONS",
+    "are_samples",
+    "axis_of_columns",
+    "children_of",
+    "describe",
+    "is_namedtuple",
+    "is_plain",
+    "is_sequence",
+    "may_be_columns",
+    "name_of",
+    "rebuild",
+]
 
 DESCRIPTIONS = (
     *(str, bytes, bool, int, float, complex, type(None), np.generic, np.dtype, enum.Enum),
@@ -23,9 +35,31 @@ DESCRIPTIONS = (
 """Values that describe a batch as a whole and go through unchanged."""
 
 
+_NUMBERS = (bool, int, float, complex, np.number, np.bool_)
+
+OwnRows = Callable[[Any], tuple[int | None, ...]]
+"""From a tensor, or what counts as one, to its first axis (``None`` where it has none); to nothing for other parts."""
+
+
 def is_namedtuple(part: Any) -> bool:
     """Is this a tuple with field names?"""
     return isinstance(part, tuple) and hasattr(part, "_fields")
+
+
+def is_sequence(part: Any) -> bool:
+    """Is this a list, or a tuple without field names?"""
+    return isinstance(part, (list, tuple)) and not is_namedtuple(part)
+
+
+def is_plain(part: Any) -> bool:
+    """Is this a list of strings only, of numbers only, or of tensors without an axis only?"""
+    if not is_sequence(part):
+        return False
+    examples = {type(value): value for value in part if value is not None}
+    if any(issubclass(kind, (Tensor, np.ndarray)) for kind in examples):
+        return len(examples) == 1 and not any(value.ndim for value in part if value is not None)
+    kinds = {float if isinstance(value, _NUMBERS) else kind for kind, value in examples.items()}
+    return len(kinds) <= 1 and all(isinstance(value, DESCRIPTIONS) for value in examples.values())
 
 
 def children_of(part: Any) -> list[tuple[str, Any]] | None:
@@ -70,3 +104,70 @@ def describe(batch: Any) -> str:
         return type(batch).__name__
     inside = ", ".join(f"{key} {describe(child)}" for key, child in children[:6])
     return f"{type(batch).__name__} with {inside or 'nothing in it'}{' ...' if len(children) > 6 else ''}"
+
+
+def are_samples(batch: Any, own_rows: OwnRows) -> bool:
+    """Is this a list of samples that nobody collated, each of one structure?
+
+    A sample shows by what no batch of its own would have: a value without a first axis, or values whose first axes
+    differ among themselves. The latter could be columns of sequences too, so the samples must agree with each other and
+    come as ``collate_fn=list`` gives them (a list of tuples), or must hold mappings, as columns do not.
+    """
+    if not is_sequence(batch) or len({type(value) for value in batch}) != 1:
+        return False
+    if is_plain(batch) or own_rows(batch[0]):
+        return is_plain(batch)
+    samples = [dict(_axes(value, own_rows)) for value in batch]
+    first = samples[0]
+    lacking = [{path for path, axis in sample.items() if axis is None} for sample in samples]
+    if any(sample.keys() != first.keys() for sample in samples) or any(paths != lacking[0] for paths in lacking):
+        return False
+    if lacking[0]:
+        return True
+    uneven = sum(len(set(sample.values())) > 1 for sample in samples)
+    records = any(isinstance(child, Mapping) for _, child in children_of(batch[0]) or ())
+    agree = isinstance(batch, list) and not isinstance(batch[0], list) and all(sample == first for sample in samples)
+    return 2 * uneven > len(samples) and (records or agree)
+
+
+def axis_of_columns(batch: Any, own_rows: OwnRows) -> int | None:
+    """The one first axis of ``[(a, b), (c, d)]``, several batches of tensors.
+
+    ``None`` for other forms, and for a tuple of tuples: columns of images of several sizes come so from ``zip``.
+    """
+    inner = {type(part) for part in batch} if is_sequence(batch) else {None}
+    if not inner <= {list, tuple} or (isinstance(batch, tuple) and inner == {tuple}):
+        return None
+    axes = {axis for part in batch for value in part for axis in own_rows(value) or (None,)}
+    return axes.pop() if len(axes) == 1 else None
+
+
+def may_be_columns(part: Any, own_rows: OwnRows) -> bool:
+    """Might this list hold columns (two views of the rows, images and their labels), rather than one value per row?
+
+    Values of several sizes that are otherwise alike are those of rows.
+    """
+    axes = {None} if is_plain(part) else {axis for value in part for axis in own_rows(value) or (None,)}
+    if len(axes) > 1 or axes & {None, 1}:
+        return False
+    kinds = {(value.ndim, value.dtype) for value in part if isinstance(value, (Tensor, np.ndarray))}
+    return len(kinds) != 1 or len({value.shape for value in part}) == 1
+
+
+def _axes(part: Any, own_rows: OwnRows, path: str = "") -> Iterator[tuple[str, int | None]]:
+    """The first axis of every value in a sample, by its path; ``None`` stands for a value without one."""
+    axes = (len(part),) if is_plain(part) else own_rows(part)
+    if axes:
+        yield path, axes[0]
+        return
+    children = children_of(part)
+    if children is None and part is not None:
+        yield path, None
+    for key, child in children or ():
+        yield from _axes(child, own_rows, f"{path}{key}")
+
+
+def name_of(*parts: Any) -> str:
+    """The name of the first type that is somebody's own, for an error message that asks to teach it."""
+    known = (dict, list, tuple, Tensor, np.ndarray, *DESCRIPTIONS)
+    return next((type(part).__name__ for part in parts if type(part) not in known), "MyBatch")

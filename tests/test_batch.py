@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import importlib.util
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ ROWS = 4
 X = torch.arange(12.0).reshape(ROWS, 3)
 Y = torch.arange(ROWS)
 NAMES = ["a", "b", "c", "d"]
+PACKED = pack_sequence([torch.ones(2), torch.ones(1)])
 INDEX = torch.tensor([2, 0])
 Pair = collections.namedtuple("Pair", ["x", "y"])
 
@@ -46,6 +49,32 @@ class Owned:
 
     def __len__(self) -> int:
         return len(self.x)
+
+
+class Columns:
+    """Describes a batch as a whole; its length is not the batch's."""
+
+    def __init__(self, length: int = 2) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+
+take_rows.register(Columns, lambda batch, index: batch)
+
+
+def rows_of(make: Callable[[int], Any], kind: type = list) -> tuple[Any, Any]:
+    """One value per row, and those that ``INDEX`` takes."""
+    return kind(make(row) for row in range(ROWS)), kind(make(row) for row in (2, 0))
+
+
+def number(value: float) -> torch.Tensor:
+    return torch.tensor(float(value))
+
+
+def boxes(count: int) -> dict[str, torch.Tensor]:
+    return {"boxes": torch.ones(count, 4), "labels": torch.ones(count)}
 
 
 FORMS = {
@@ -76,6 +105,55 @@ FORMS = {
         [{"x": torch.full((5,), float(k)), "y": torch.tensor(k)} for k in range(ROWS)],
         [{"x": torch.full((5,), float(k)), "y": torch.tensor(k)} for k in (2, 0)],
     ),
+    "samples": rows_of(lambda row: (torch.full((5,), row), number(row))),
+    "samples in a tuple": rows_of(lambda row: (torch.full((5,), row), number(row)), tuple),
+    "samples as long as the batch": rows_of(lambda row: (torch.full((ROWS,), row), torch.ones(ROWS), row)),
+    "samples of two columns that agree": rows_of(
+        lambda row: {"x": torch.ones(5), "z": torch.ones(5), "y": number(row)}
+    ),
+    "samples without a number": rows_of(lambda row: (torch.full((3, 2), row), torch.full((1,), row))),
+    "samples of several sizes": rows_of(lambda row: (torch.full((row + 1,), row), "name", row)),
+    "samples with two views": rows_of(lambda row: ([torch.ones(3), torch.zeros(3)], number(row))),
+    "samples of lists": rows_of(lambda row: (torch.full((3,), row), [row, row])),
+    "samples of text": rows_of(lambda row: (f"text {row}", row)),
+    "samples of text in dicts": rows_of(lambda row: {"question": f"q{row}", "answer": "a"}),
+    "samples with names": rows_of(lambda row: Pair(torch.full((3,), row), row)),
+    "samples of objects": rows_of(lambda row: Sample(torch.full((3,), row), row)),
+    "samples of images and boxes": rows_of(lambda row: (torch.zeros(3, row + 5, 6), boxes(row + 1))),
+    "samples in a dict": (
+        {"all": [(X[0], k) for k in range(4)], "y": Y},
+        {"all": [(X[0], 2), (X[0], 0)], "y": Y[INDEX]},
+    ),
+    "numbers alone": rows_of(number),
+    "two batches": ([(X, Y), (X + 1, Y)], [(X[INDEX], Y[INDEX]), (X[INDEX] + 1, Y[INDEX])]),
+    "two batches with names": ([(X, NAMES), (X, NAMES)], [(X[INDEX], ["c", "a"]), (X[INDEX], ["c", "a"])]),
+    "two batches with holes": ([(X, None), (Y, None)], [(X[INDEX], None), (Y[INDEX], None)]),
+    "two columns of sequences": (
+        ([X[0, :k] for k in (1, 2, 3, 1)], [Y[:k] for k in (1, 2, 3, 1)]),
+        ([X[0, :3], X[0, :1]], [Y[:3], Y[:1]]),
+    ),
+    "columns of images that differ in size": (
+        (tuple(torch.ones(3, k) for k in (5, 6, 7, 8)), tuple(torch.zeros(3, k) for k in (5, 6, 7, 8))),
+        ((torch.ones(3, 7), torch.ones(3, 5)), (torch.zeros(3, 7), torch.zeros(3, 5))),
+    ),
+    "two batches of columns alike": (
+        [(X, X[:, :1]), (X, X[:, :2])],
+        [(X[INDEX], X[INDEX, :1]), (X[INDEX], X[INDEX, :2])],
+    ),
+    "two batches of one loader each": (
+        ([X, X[:, :1]], [X, X[:, :2]]),
+        ([X[INDEX], X[INDEX, :1]], [X[INDEX], X[INDEX, :2]]),
+    ),
+    "two columns of sequences, of two tuples": (
+        [tuple(X[0, :k] for k in (1, 2, 3, 1)), tuple(Y[:k] for k in (2, 2, 4, 1))],
+        [(X[0, :3], X[0, :1]), (Y[:4], Y[:2])],
+    ),
+    "two batches, one with more columns": ([(X, 1.0), (X, 1.0, Y)], [(X[INDEX], 1.0), (X[INDEX], 1.0, Y[INDEX])]),
+    "two batches, one with a number": ([(X, 1.0), (X, Y)], [(X[INDEX], 1.0), (X[INDEX], Y[INDEX])]),
+    "views alone": ({"views": [X, X + 1]}, {"views": [X[INDEX], X[INDEX] + 1]}),
+    "one view in a list": (([X],), ([X[INDEX]],)),
+    "two columns of numbers": (([number(k) for k in range(4)],) * 2, ([number(2), number(0)],) * 2),
+    "two columns of strings": ((NAMES, tuple(NAMES)), (["c", "a"], ("c", "a"))),
 }
 FORMS["scalars go through"] = (
     FORMS["scalars go through"][0],
@@ -119,6 +197,12 @@ def test_a_copy_shares_tensors_and_no_container(form: str) -> None:
         assert len(batch)
 
 
+@pytest.mark.parametrize("sample", [(X[0], number(1)), {"x": X[0], "y": 1}, (torch.ones(3, 2), torch.ones(1))])
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
+def test_samples_are_counted_whatever_their_number(sample: Any, count: int) -> None:
+    assert count_rows([sample] * count) == count
+
+
 def test_what_a_user_dict_carries_beside_its_data_stays() -> None:
     assert take_rows(FORMS["user dict"][0], INDEX).kind == "encoding"
 
@@ -152,11 +236,82 @@ def test_a_type_may_count_its_rows_in_its_own_way() -> None:
     assert count_rows((Graphs(X), Y)) == ROWS
 
 
+COLUMNS = Columns()
+
+
+@pytest.mark.parametrize(
+    ("batch", "expected"),
+    [
+        ({"x": X, "columns": COLUMNS}, {"x": X[INDEX], "columns": COLUMNS}),
+        ({"a": COLUMNS, "b": COLUMNS, "c": COLUMNS, "x": X}, {"a": COLUMNS, "b": COLUMNS, "c": COLUMNS, "x": X[INDEX]}),
+        ([X, COLUMNS], [X[INDEX], COLUMNS]),
+        ([COLUMNS, X], [COLUMNS, X[INDEX]]),
+        ((X, [COLUMNS, COLUMNS]), (X[INDEX], [COLUMNS, COLUMNS])),
+        ({"n": NAMES, "columns": COLUMNS}, {"n": ["c", "a"], "columns": COLUMNS}),
+    ],
+)
+def test_a_length_does_not_object_to_tensors(batch: Any, expected: Any) -> None:
+    assert count_rows(batch) == ROWS
+    assert equal(take_rows(batch, INDEX), expected)
+
+
+def test_a_length_counts_where_nothing_else_has_rows_or_it_agrees() -> None:
+    assert count_rows({"columns": Columns(7), "t": number(1)}) == 7
+    assert count_rows({"x": X, "y": torch.ones(5), "columns": Columns(5)}) == 5
+
+
+def test_a_taught_type_needs_no_length() -> None:
+    class Notes:
+        pass
+
+    take_rows.register(Notes, lambda batch, index: batch)
+    assert count_rows({"x": X, "notes": Notes()}) == ROWS
+    with pytest.raises(
+        BatchFormatError, match=r"at least one tensor with a first axis, got Notes.*count_rows.register\(Notes"
+    ):
+        count_rows(Notes())
+
+
+def test_several_batches_of_a_taught_type_share_their_rows() -> None:
+    class Graphs(Owned):
+        pass
+
+    take_rows.register(Graphs, lambda batch, index: Graphs(batch.x[index]))
+    for form in ((Graphs(X), Graphs(X)), (Graphs(X), {"note": 1}), {"pair": [Graphs(X), Graphs(X)], "y": Y}):
+        assert count_rows(form) == ROWS
+    swap, pair = torch.tensor([1, 0]), [Graphs(X[:2]), Graphs(X[2:])]
+    for taken in (take_rows({"pair": pair, "y": Y[:2]}, swap)["pair"], take_rows(pair, swap)):
+        assert all(torch.equal(one.x, graphs.x[swap]) for one, graphs in zip(taken, pair, strict=True))
+    assert count_rows([Graphs(X[:1])] * 3) == 3  # not collated: one graph a row
+
+
+@pytest.mark.parametrize("kind", [dict, list, tuple, torch.Tensor])
+def test_what_is_taught_comes_before_what_is_known(kind: type) -> None:
+    spec = importlib.util.find_spec("lightning_select.batch")
+    assert spec is not None
+    assert spec.loader is not None
+    own = importlib.util.module_from_spec(spec)  # a copy, so that no other test meets what is taught here
+    spec.loader.exec_module(own)
+    batch = {dict: {"x": X}, list: [X], tuple: (X, Y), torch.Tensor: [X]}[kind]
+    taken = own.take_rows(batch, INDEX)
+    assert equal(taken, take_rows(batch, INDEX))
+    own.take_rows.register(kind, lambda part, index: "mine")
+    own.count_rows.register(kind, lambda part: 17)
+    assert own.count_rows(batch) == 17
+    assert own.take_rows(batch, INDEX) == (["mine"] if kind is torch.Tensor else "mine")
+
+
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
         ((X, torch.ones(7)), r"must agree on the number of rows, got tuple with \[0\] Tensor of shape \(4, 3\)"),
         ({"x": X, "y": torch.ones(5), "z": torch.ones(6)}, "count_rows.register"),
+        ({"x": X, "y": torch.ones(5)}, r"where batch\['y'\] cannot have the 4 rows of other parts.*register\(MyBatch"),
+        (Sample(X, torch.ones(5)), r"where batch.y cannot have the 4 rows.*register\(Sample"),
+        ({"x": X, "m": np.ones(5), "p": PACKED}, r"where batch\['m'\], batch\['p'\] cannot.*register\(PackedSequence"),
+        ({"x": X, "p": PACKED}, r"where batch\['p'\] cannot have the 4 rows of other parts.*register\(PackedSequence"),
+        (["a", {"b": 1}], "at least one tensor with a first axis"),
+        ([], "at least one tensor with a first axis"),
         ({}, "must hold at least one tensor with a first axis, got dict with nothing in it"),
         (torch.tensor(1.0), r"got Tensor of shape \(\)"),
         (3, "got int"),
@@ -177,6 +332,18 @@ def test_what_cannot_be_cut_says_where_it_is() -> None:
 
 def test_an_empty_batch_has_no_rows() -> None:
     assert count_rows((X[:0], Y[:0])) == 0
+
+
+SAMPLES = st.tuples(st.sampled_from([X[0], X, NAMES, "text"]), st.sampled_from([number(1), 3, "x"]))
+
+
+@given(SAMPLES, st.lists(st.integers(1, 9), min_size=1, max_size=9), st.sampled_from([list, tuple]), st.randoms())
+@settings(max_examples=100, deadline=None)
+def test_any_samples_are_rows(leaves: Any, marks: list[int], kind: type, random: Any) -> None:
+    batch = [kind([*leaves, torch.full((2,), mark), mark]) for mark in marks]
+    index = random.choices(range(len(batch)), k=5)
+    assert count_rows(batch) == len(batch)
+    assert equal(take_rows(batch, torch.tensor(index)), [batch[position] for position in index])
 
 
 LEAVES = st.sampled_from([X, Y, X.double(), NAMES, tuple(NAMES), None, "note", 2.5, torch.tensor(1)])
