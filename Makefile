@@ -2,6 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+THIRDPARTY := $(VENV)/thirdparty
+RESULTS := examples/benchmarks/results
+# Where shapes are checked at run time, besides by their tests: the methods.
+CHECKED := lightning_select.scores,lightning_select.selectors,lightning_select.weightings
 
 .PHONY: help demo test test-slow lint bench clean
 
@@ -27,18 +31,24 @@ $(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
 	touch $@
 
-$(VENV)/.thirdparty: $(VENV)/.dev
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev,thirdparty]"
+# An environment of its own: beside a CPU build of torch, the registry's torchvision cannot be imported, and Lightning
+# imports it where it is installed. `python -m tests.thirdparty` mends that for as long as it runs.
+$(VENV)/.thirdparty: $(VENV)/.made pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(THIRDPARTY)
+	$(THIRDPARTY)/bin/python -m pip install -q --upgrade pip
+	$(THIRDPARTY)/bin/python -m pip install -q -c constraints.txt torch
+	$(THIRDPARTY)/bin/python -m pip install -q -c constraints.txt -e ".[dev,thirdparty]"
 	touch $@
 
 demo: $(VENV)/.demo
 	$(BIN)/lightning-select experiment=noisy_digits
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow and not gpu" --jaxtyping-packages=lightning_select,beartype.beartype
+	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu" --jaxtyping-packages=$(CHECKED),beartype.beartype
 
-test-slow: $(VENV)/.thirdparty
-	$(BIN)/python -m pytest -m "not gpu"
+test-slow: $(VENV)/.dev $(VENV)/.thirdparty
+	$(BIN)/python -m pytest -n 2 -m "not gpu" --ignore=tests/thirdparty
+	$(THIRDPARTY)/bin/python -m tests.thirdparty
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -46,8 +56,10 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.demo
-	$(BIN)/python examples/benchmarks/beds.py
-	$(BIN)/python examples/benchmarks/overhead.py
+	status=0; \
+	$(BIN)/python examples/benchmarks/beds.py --json $(RESULTS)/beds.json || status=1; \
+	$(BIN)/python examples/benchmarks/overhead.py --json $(RESULTS)/overhead.json || status=1; \
+	exit $$status
 
 clean:
 	rm -rf $(VENV) build dist

@@ -2,12 +2,9 @@
 
 Understood without help: tensors, NumPy arrays, lists of strings or numbers, dicts and other mutable mappings, lists,
 tuples, named tuples and dataclasses of those, nested at will, packed sequences, ``torch_geometric`` batches, and lists
-of samples (but ``[(a, b), (c, d)]`` of tensors that share one first axis are columns). Anything else is one line::
-
-    take_rows.register(MyBatch, lambda batch, index: MyBatch(batch.x[index], batch.y[index]))
-
-(its rows are counted by what ``count_rows.register(MyBatch, ...)`` says, or else by ``len(batch)``, which is taken for
-something else where the tensors beside it have another length).
+of samples (but ``[(a, b), (c, d)]`` of tensors that share one first axis are columns). Anything else is one line,
+``take_rows.register(MyBatch, lambda batch, index: ...)``; its rows are counted by what ``count_rows.register`` says, or
+else by ``len(batch)``, which is taken for something else where the tensors beside it have another length.
 """
 
 from __future__ import annotations
@@ -95,8 +92,11 @@ def tensors_of(batch: Batch) -> Iterator[Tensor]:
     if isinstance(batch, Tensor):
         yield batch
     elif _taker(batch) is None:
-        for child in (child for _, child in children_of(batch) or () if type(child) is not str):
-            yield from tensors_of(child)
+        for _, child in children_of(batch) or ():
+            if isinstance(child, Tensor):
+                yield child
+            elif type(child) is not str:
+                yield from tensors_of(child)
 
 
 def _take(part: Any, index: Tensor, rows: int, path: str, *, top: bool = False) -> Any:

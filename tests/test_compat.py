@@ -7,6 +7,7 @@ import inspect
 import lightning.pytorch as pl
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from lightning_select import compat
 from tests.fitting import fit, loader, trainer
@@ -107,3 +108,21 @@ def test_the_places_where_we_stand_are_called_as_we_expect() -> None:
     assert len(list(data)) == 1
     assert drawn == [1]
     assert isinstance(nn.Linear(1, 1).__dict__["training"], bool)
+
+
+def test_packing_passes_through_one_function() -> None:
+    """``torch._VF._pack_padded_sequence``: without it, the rows of packed terms would not be found."""
+    seen = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func == compat.PACK_PADDED:
+                seen.append(args)
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        packed = nn.utils.rnn.pack_padded_sequence(torch.zeros(2, 3, 1), torch.tensor([3, 1]), batch_first=True)
+    assert packed.data.shape == (4, 1)
+    assert len(seen) == 1
+    padded, lengths, batch_first = seen[0]
+    assert (padded.shape, lengths.tolist(), batch_first) == ((2, 3, 1), [3, 1], True)

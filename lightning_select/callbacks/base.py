@@ -41,6 +41,7 @@ class SelectionCallback(Callback):
         self._checked = False
         self._said: set[str] = set()
         self._said_inactive = False
+        self._key = self._generate_state_key(name=name)
         self._known_unique = False
         self._metrics: Callable[[], Mapping[str, float | Tensor]] | None = None
 
@@ -51,8 +52,9 @@ class SelectionCallback(Callback):
         Lightning compares keys in ``Trainer(...)`` and knows nothing of names, so callbacks differ until ``setup``
         has compared their names with a message of its own.
         """
-        suffix = "" if self._known_unique else f"#{id(self)}"
-        return self._generate_state_key(name=self.name) + suffix
+        if self._known_unique:
+            return self._key  # the Trainer asks several times in every step
+        return f"{self._key}#{id(self)}"
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Step between Trainer and module.

@@ -80,8 +80,9 @@ class Verdicts:
             tensors: What ``check`` takes, of this step alone.
         """
         waiting = self._waiting.setdefault((owner, check), [])
-        shapes = [tensor.shape for tensor in tensors]
-        if waiting and (len(waiting) >= _KEPT or [tensor.shape for tensor in waiting[0]] != shapes):
+        if waiting and (
+            len(waiting) >= _KEPT or any(a.shape != b.shape for a, b in zip(waiting[-1], tensors, strict=True))
+        ):
             self._fold(owner, check)
             waiting = self._waiting.setdefault((owner, check), [])
         waiting.append(tensors)

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from lightning_select.compat import keeping_buffers
 from lightning_select.errors import TrainingStepContractError
 from lightning_select.signals.base import Signals
-from lightning_select.signals.capture import Capture, Gate
+from lightning_select.signals.capture import Capture
 from lightning_select.signals.contract import contract_error, parse_output
 from lightning_select.signals.probe import Run
 from lightning_select.signals.reading import row_losses
+from lightning_select.signals.records import Gate
 from lightning_select.signals.scoring import StepRunner, rows_of
 from lightning_select.types import Float
 

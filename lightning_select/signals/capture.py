@@ -14,7 +14,6 @@ smooth combination of them; with unit weights it is the original gradient, bit f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -25,12 +24,12 @@ from torch.overrides import TorchFunctionMode
 
 from lightning_select.compat import in_functorch
 from lightning_select.signals.linears import LinearInputs
-from lightning_select.signals.masks import CUTTERS, Cut, Cuts, find_cut
-from lightning_select.signals.reductions import REDUCERS, Reduction, Terms, recognise
-from lightning_select.signals.rows import Layout, spread
-from lightning_select.types import Float
+from lightning_select.signals.masks import CUTTERS, Cuts, cuts_by_mask
+from lightning_select.signals.records import Gate, Record
+from lightning_select.signals.reductions import REDUCERS, recognise
+from lightning_select.signals.terms import Reduction
 
-__all__ = ["Capture", "Gate", "Record"]
+__all__ = ["Capture"]
 
 _LOG_SOFTMAX = frozenset({F.log_softmax, torch.log_softmax, Tensor.log_softmax})
 _GATHER = frozenset({torch.gather, Tensor.gather})
@@ -47,82 +46,6 @@ def _watched(*, reads: bool, writes: bool, linear: bool) -> frozenset[Any]:
     """Functions that mean something to a capture; all others go straight through."""
     functions = REDUCERS | CUTTERS | (_LOG_SOFTMAX | _GATHER if reads else frozenset())
     return functions | (_WRITES if writes else frozenset()) | (frozenset({F.linear}) if linear else frozenset())
-
-
-class Gate:
-    """A gradient hook that multiplies each entry by a scale set later; without a scale it changes nothing."""
-
-    def __init__(self, shape: torch.Size, row_axis: int | None) -> None:
-        self.shape = shape
-        self.row_axis = row_axis
-        self.scale: Tensor | None = None
-
-    def __call__(self, grad: Tensor) -> Tensor | None:
-        """The scaled gradient. A weight of zero silences even a gradient that is not finite."""
-        if self.scale is None:
-            return None
-        return (grad * self.scale).masked_fill_(self.scale == 0, 0.0).to(grad.dtype)
-
-
-@dataclass
-class Record:
-    """One reduction that the step made.
-
-    Attributes:
-        reduction: The call.
-        scalar: Its result, as the autograd graph knows it.
-        gates: Where weights can act on its gradient.
-        hidden: What the linear layer behind its ``input`` was given, where that was asked for.
-        returned: The copy of the scalar that the step was given to go on with, where it is part of a graph.
-        cuts: What masks let through before it.
-        part: What the terms are taken from, where it is not the whole call.
-    """
-
-    reduction: Reduction
-    scalar: Tensor
-    gates: list[Gate] = field(default_factory=list)
-    hidden: Tensor | None = None
-    returned: Tensor | None = None
-    cuts: tuple[Cut, ...] = ()
-    part: Reduction | None = None
-    _terms: Terms | None = None
-
-    @property
-    def terms(self) -> Terms:
-        """The detached terms, computed when first asked for."""
-        if self._terms is None:
-            self._terms = (self.part or self.reduction).terms()
-        return self._terms
-
-    @property
-    def cut(self) -> tuple[Cut | None, bool]:
-        """The mask that left just as many entries as there are terms, and whether they are surely its entries."""
-        sizes = self.terms.values.shape
-        return find_cut(self.cuts, self.reduction.arguments, sizes[0]) if self.cuts and sizes else (None, False)
-
-    def terms_in(self, layout: Layout) -> Terms:
-        """The terms where ``layout`` says that the rows are."""
-        cut = self.cut[0] if layout.masked else None
-        return self.terms if cut is None else cut.restore_terms(self.terms)
-
-    @property
-    def connected(self) -> bool:
-        """Can a gradient pass through the scalar?"""
-        return self.scalar.requires_grad
-
-    def weigh(self, weights: Float[Tensor, "rows"], layout: Layout) -> None:
-        """Set the weights of the rows before the backward pass starts."""
-        term_dims = self.terms.values.dim()
-        cut = self.cut[0] if layout.masked else None
-        for gate in self.gates:
-            if cut is not None:
-                scale = spread(weights, layout, layout.axis, torch.Size(cut.shape)).broadcast_to(cut.shape)
-                gate.scale = cut.take(scale).reshape(-1, *[1] * (len(gate.shape) - 1))
-                continue
-            axis = layout.axis if gate.row_axis is None else gate.row_axis
-            if gate.row_axis is None and layout.axis > 0 and len(gate.shape) == term_dims + 1:
-                axis += 1  # the classes of F.cross_entropy stand before the positions
-            gate.scale = spread(weights, layout, axis, gate.shape)
 
 
 class Capture(TorchFunctionMode):
@@ -162,19 +85,18 @@ class Capture(TorchFunctionMode):
     ) -> Any:
         """See every torch function once; only reductions are treated differently."""
         kwargs = kwargs or {}
+        if torch.compiler.is_compiling():  # nothing of ours may be looked at: it could not be guarded
+            seen = func in REDUCERS or cuts_by_mask(func, args)
+            return self._leave_graph(func, args, kwargs) if seen else func(*args, **kwargs)
         if func not in self._watched and not self._marks and not (kwargs and self._before_write):
             return func(*args, **kwargs)
         if func in REDUCERS:
             return self._reduce(func, args, kwargs)
-        if torch.compiler.is_compiling():
-            return func(*args, **kwargs)
         if self._before_write is not None:
             for target in _targets(func, args, kwargs):
                 self._before_write(func, target)
         if func in CUTTERS:
-            output = self._call(func, args, kwargs)
-            self._cuts.note(func, args, kwargs, output)
-            return output
+            return self._cut(func, args, kwargs)
         if func is F.linear and self._want_linear:
             output = self._call(func, args, kwargs)
             self._linears.note(args[0] if args else kwargs["input"], output)
@@ -213,8 +135,16 @@ class Capture(TorchFunctionMode):
                 return func(*args, **kwargs)
         return func(*args, **kwargs)
 
-    # A compiled step breaks its graph here, so that reductions stay visible; the rest of it remains compiled.
+    # A compiled step breaks its graph here, so that reductions and masks stay visible; the rest of it remains compiled.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _leave_graph(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        return self._reduce(func, args, kwargs) if func in REDUCERS else self._cut(func, args, kwargs)
+
+    def _cut(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        output = self._call(func, args, kwargs)
+        self._cuts.note(func, args, kwargs, output)
+        return output
+
     def _reduce(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         reduction = None if in_functorch() else recognise(func, args, kwargs)
         if reduction is None:
@@ -229,13 +159,15 @@ class Capture(TorchFunctionMode):
         return self._observe(reduction)
 
     def _observe(self, reduction: Reduction) -> Tensor:
-        terms = reduction.terms() if reduction.name.startswith("F.") and not torch.is_grad_enabled() else None
-        if terms is None:
+        terms = None
+        if reduction.name.startswith("F.") and not torch.is_grad_enabled():
+            part = None if reduction.halfway is None else reduction.halfway()
+            terms = (part or reduction).terms()
+            scalar = terms.total if part is None else part.run(part.arguments)
+        else:
             marks = self._marks and _descends_from_mark(reduction.arguments.values())
             with torch.set_grad_enabled(marks or torch.is_grad_enabled()):
                 scalar = reduction.run(reduction.arguments)
-        else:
-            scalar = terms.total
         position = len(self.records)
         marked = self._connected is not None and position < len(self._connected) and self._connected[position]
         if marked and not scalar.requires_grad:

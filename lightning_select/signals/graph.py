@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_select.compat import output_size
-from lightning_select.signals.capture import Record
+from lightning_select.signals.records import Record
 
 __all__ = ["hides_a_reduction", "mixes"]
 

@@ -17,14 +17,15 @@ import torch
 from torch import Tensor
 
 from lightning_select.compat import PACK_PADDED
-from lightning_select.signals.reductions import Terms
+from lightning_select.signals.terms import Terms
 from lightning_select.types import Bool, Int, Shaped
 
-__all__ = ["CUTTERS", "Cut", "Cuts", "find_cut"]
+__all__ = ["CUTTERS", "Cut", "Cuts", "cuts_by_mask", "find_cut"]
 
 _SELECTS = frozenset({torch.masked_select, Tensor.masked_select})
 _FINDS = frozenset({torch.nonzero, Tensor.nonzero, torch.argwhere, Tensor.argwhere, torch.where})
-CUTTERS: frozenset[Any] = frozenset({Tensor.__getitem__, Tensor.index_select, PACK_PADDED}) | _SELECTS | _FINDS
+_INDEXES = frozenset({Tensor.__getitem__})
+CUTTERS: frozenset[Any] = frozenset({Tensor.index_select, PACK_PADDED}) | _INDEXES | _SELECTS | _FINDS
 """Functions whose result may hold some entries of a tensor and not the others."""
 
 _KEPT = 32
@@ -139,6 +140,14 @@ def find_cut(cuts: Iterable[Cut], arguments: Mapping[str, Any], size: int) -> tu
             return cut, True
     cutting = [cut for cut in fitting if not cut.cuts_nothing]
     return next(reversed(cutting or fitting), None), bool(cutting)
+
+
+def cuts_by_mask(func: Callable[..., Any], args: Sequence[Any]) -> bool:
+    """Will the size of what this call returns depend on a mask? A compiled graph breaks at such a call anyway."""
+    if func in _INDEXES:
+        index = args[1][0] if isinstance(args[1], tuple) and args[1] else args[1]
+        return isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8)
+    return func in _SELECTS or (func in _FINDS and (func is not torch.where or len(args) == 1))
 
 
 def _masked(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], output: Any) -> Cut | None:

@@ -14,17 +14,18 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from lightning_select.signals.capture import Capture, Record
+from lightning_select.signals.capture import Capture
 from lightning_select.signals.contract import contract_error
 from lightning_select.signals.graph import hides_a_reduction, mixes
 from lightning_select.signals.order import Finding, find_rows
+from lightning_select.signals.records import Record
 from lightning_select.signals.rows import Layout
 from lightning_select.types import Int
 
 __all__ = ["Run", "StepShape", "findings_of", "refuse_unreadable", "shape_of"]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Run:
     """One run of a module's step under `Capture`.
 

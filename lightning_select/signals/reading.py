@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_select.signals.base import Signals
-from lightning_select.signals.capture import Record
 from lightning_select.signals.contract import contract_error
 from lightning_select.signals.probe import Run, StepShape
+from lightning_select.signals.records import Record
 from lightning_select.signals.rows import Layout, fold, row_values
 from lightning_select.types import Float
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -22,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_select.types import Bool, Float, Int
+from lightning_select.signals.terms import SHARED, Reduction, Terms
 
-__all__ = ["LOSSES", "Reduction", "Terms", "recognise"]
+__all__ = ["LOSSES", "REDUCERS", "recognise"]
 
 _CLASS_LOSSES = frozenset({"cross_entropy", "nll_loss", "linear_cross_entropy"})
 """Losses with ``ignore_index`` and class weights that also weigh the mean."""
@@ -56,90 +55,6 @@ _DOTS = frozenset(
 )
 _NORMS = frozenset({torch.norm, Tensor.norm, torch.linalg.norm, torch.linalg.vector_norm})
 REDUCERS: frozenset[Any] = LOSSES | _MEANS | _SUMS | _DOTS | _NORMS
-
-_NOT_ROWS = frozenset({"weight", "pos_weight", "linear_weight", "linear_bias"})
-"""Tensor arguments of losses that every row shares."""
-
-
-@dataclass(frozen=True)
-class Terms:
-    """A scalar taken apart: ``scalar = sum(values * norm)``.
-
-    Attributes:
-        values: One term per row, or per token, in float32 at least.
-        factor: Factor of each term, broadcastable to ``values``; ``None`` where the scalar is the mean of those that
-            count.
-        mask: Which terms count, or the targets and the class to ignore; ``None`` means that all count. Values of the
-            others are zero.
-    """
-
-    values: Float[Tensor, "*shape"]
-    factor: Float[Tensor, "*#shape"] | float | None = None
-    mask: Bool[Tensor, "*shape"] | tuple[Int[Tensor, "*shape"], int] | None = None
-
-    @property
-    def valid(self) -> Bool[Tensor, "*shape"] | None:
-        """Which terms count; ``None`` means all."""
-        return self.mask[0] != self.mask[1] if isinstance(self.mask, tuple) else self.mask
-
-    @property
-    def total(self) -> Float[Tensor, ""]:
-        """The scalar."""
-        if self.factor is not None:
-            return (self.values * self.factor).sum()
-        valid = self.valid
-        return self.values.mean() if valid is None else self.values.sum() / valid.sum()
-
-    @property
-    def norm(self) -> Float[Tensor, "*#shape"] | float:
-        """Factor of each term."""
-        if self.factor is not None:
-            return self.factor
-        valid = self.valid
-        return 1.0 / self.values.numel() if valid is None else valid.sum().reciprocal()
-
-
-@dataclass(frozen=True)
-class Reduction:
-    """One recognised call.
-
-    Attributes:
-        name: Name of the function, as in torch.
-        arguments: What it was called with, by name.
-        run: Calls it with (possibly replaced) arguments.
-        split: Takes it apart into `Terms`.
-        row_axis: Axis of the rows in the arguments that hold them, where it is not the axis of the terms.
-        by_arguments: Do all tensors that need a gradient hold rows? Then weighting can act on their gradients.
-        halfway: Makes the first half of the computation and returns the other half, bit for bit the same as ``run``.
-            The terms of that half need no second softmax.
-        fresh: Does nobody else use the arguments that need a gradient?
-    """
-
-    name: str
-    arguments: Mapping[str, Any]
-    run: Callable[[Mapping[str, Any]], Tensor]
-    split: Callable[[Mapping[str, Any]], Terms]
-    row_axis: int | None = None
-    by_arguments: bool = True
-    halfway: Callable[[], Reduction] | None = None
-    fresh: bool = False
-
-    def row_inputs(self) -> list[str]:
-        """Names of the arguments whose gradients carry the rows."""
-        return [
-            name
-            for name, value in self.arguments.items()
-            if isinstance(value, Tensor) and value.requires_grad and name not in _NOT_ROWS
-        ]
-
-    def needs_gradient(self) -> bool:
-        """Does any tensor argument take part in a graph?"""
-        return any(isinstance(value, Tensor) and value.requires_grad for value in self.arguments.values())
-
-    def terms(self) -> Terms:
-        """The terms of the call, detached and in float32 at least."""
-        with torch.no_grad():
-            return self.split({name: _plain(value) for name, value in self.arguments.items()})
 
 
 def recognise(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Reduction | None:
@@ -184,7 +99,7 @@ def _is_nll(func: Callable[..., Tensor], arguments: Mapping[str, Any]) -> bool:
 
 
 def _from_log_softmax(arguments: Mapping[str, Any], reduction: str) -> Reduction:
-    log_probabilities = F.log_softmax(arguments["input"], dim=min(arguments["input"].dim() - 1, 1))
+    log_probabilities = torch.log_softmax(arguments["input"], dim=min(arguments["input"].dim() - 1, 1))
     shared = {key: arguments[key] for key in ("target", "weight", "ignore_index") if key in arguments}
     return Reduction(
         name="F.nll_loss",
@@ -197,14 +112,14 @@ def _from_log_softmax(arguments: Mapping[str, Any], reduction: str) -> Reduction
 
 def _rows_in_arguments(name: str, arguments: Mapping[str, Any]) -> bool:
     """Is the row of a term also the row of every number that its gradient reaches?"""
-    shared = (arguments.get(key) for key in _NOT_ROWS)
+    shared = (arguments.get(key) for key in SHARED)
     if any(isinstance(value, Tensor) and value.requires_grad for value in shared):
         return False
     if name == "triplet_margin_with_distance_loss":  # the distance may have parameters of its own
         return False
     if name not in _ELEMENT_LOSSES:
         return True
-    return len({v.shape for key, v in arguments.items() if isinstance(v, Tensor) and key not in _NOT_ROWS}) == 1
+    return len({v.shape for key, v in arguments.items() if isinstance(v, Tensor) and key not in SHARED}) == 1
 
 
 def _loss_terms(func: Callable[..., Tensor], arguments: Mapping[str, Any], reduction: str) -> Terms:
@@ -292,11 +207,3 @@ def _resolve_reduction(arguments: Mapping[str, Any]) -> str:
 @cache
 def _parameters(func: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(inspect.signature(func).parameters)
-
-
-def _plain(value: Any) -> Any:
-    """A tensor cut off from its graph, halves widened to float32; anything else as it is."""
-    if not isinstance(value, Tensor):
-        return value
-    value = value.detach()
-    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value

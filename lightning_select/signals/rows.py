@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_select.signals.reductions import Terms
+from lightning_select.signals.terms import Terms
 from lightning_select.types import Float, Shaped
 
 __all__ = ["Layout", "candidates", "fold", "row_values", "spread"]

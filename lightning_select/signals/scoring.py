@@ -200,10 +200,12 @@ class StepRunner:
     def _enter(self, stack: ExitStack, batch: Batch, *, grad: bool, eager: bool) -> None:
         """Everything that must be put back afterwards, and the surroundings that training has."""
         grad = grad or self._differentiates
-        stack.enter_context(self._generators.kept(device_of(batch)))
+        tensors = tuple(tensors_of(batch))
+        device = tensors[0].device if tensors else torch.device("cpu")
+        stack.enter_context(self._generators.kept(device))
         stack.enter_context(muted(self._module, self._trainer))
-        stack.enter_context(self._gradients.kept(tensors_of(batch), grad=grad))
-        stack.enter_context(self._keeper.kept(tensors_of(batch)))
+        stack.enter_context(self._gradients.kept(tensors, grad=grad))
+        stack.enter_context(self._keeper.kept(tensors))
         if not self._train_mode:
             for attributes in map(vars, self._module.modules()):
                 if "training" in attributes:  # a wrapper may have the flag of what it wraps

@@ -58,10 +58,10 @@ def dynamic_loss(
     above, spread = values - low, high - low
     if quantiles is not None:
         above = torch.minimum(above.clamp(min=0.0), spread)
-    flat = spread < (high * 1e-4).abs().clamp(min=1e-4)
+    wide = spread >= (high * 1e-4).abs().clamp(min=1e-4)
     exponent = torch.where(finite, _exponent(above / spread, strategy, temperature), -torch.inf)
     weights = torch.softmax(exponent, dim=0) * finite.sum()
-    return torch.where(flat, finite, weights).to(losses.dtype)
+    return torch.where(wide, weights, finite).to(losses.dtype)
 
 
 def _range(

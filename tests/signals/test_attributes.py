@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lightning_select.signals import attributes
-from lightning_select.signals.attributes import AttributeKeeper, is_plain, put_back
+from lightning_select.signals import attributes, content
+from lightning_select.signals.attributes import AttributeKeeper
+from lightning_select.signals.content import is_plain, put_back
 
 
 def kept(*values: Any) -> attributes.KeptAttributes:
@@ -307,7 +308,7 @@ def test_masked_arrays_read_only_arrays_and_resized_ones() -> None:
 
 
 def test_arrays_above_the_limit_are_taken_for_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attributes, "_ARRAY", 4)
+    monkeypatch.setattr(content, "_ARRAY", 4)
     small, large = np.zeros(4), np.zeros(5)
     held = kept(small, large)
     small += 1

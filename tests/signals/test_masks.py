@@ -217,6 +217,24 @@ def test_selection_takes_the_rows_with_the_largest_losses(kind: type[Base]) -> N
     assert torch.equal(kept[-1], batch[0][expected])
 
 
+@pytest.mark.parametrize("kind", [Masked, Flat, Selected, Found, TimeFirst, Features])
+def test_a_loss_that_is_compiled(kind: type[Base]) -> None:
+    class Compiled(kind):  # type: ignore[misc, valid-type]
+        def loss(self, z, y, mask):
+            return self.compiled(z, y, mask)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.compiled = torch.compile(super().loss, backend="aot_eager")
+
+    data = batches(padded(RAGGED), padded(WHOLE), padded(LUCKY))
+    for callback in (LossReweighting(lambda losses: losses), BatchSelection(Loss(), TopK(), keep=4)):
+        expected = weights_of(fit(kind, callback, data=data, max_epochs=1))
+        ours = weights_of(fit(Compiled, callback, data=data, max_epochs=1))
+        for name, value in expected.items():
+            torch.testing.assert_close(ours[name], value)
+
+
 @pytest.mark.parametrize("kind", [Masked, Flat, MaskFirst, ByHand, TimeFirst, Packed])
 def test_logits_are_put_back_to_their_tokens(kind: type[Base]) -> None:
     module, batch = kind(), padded(RAGGED)
