@@ -309,13 +309,19 @@ class Labelled(Base):
         return F.cross_entropy(self(x)[known], y[known])
 
 
-@pytest.mark.parametrize("labelled", [ROWS, 5, 4])
-def test_rows_that_a_step_leaves_out_cannot_be_selected(labelled: int) -> None:
+@pytest.mark.parametrize("labelled", [5, 4])
+@pytest.mark.parametrize("later", [False, True])
+def test_rows_that_a_step_leaves_out_cannot_be_selected(labelled: int, later: bool) -> None:
     x, _ = features()
     batch = x, (torch.arange(ROWS) < labelled).long()
     module = Labelled()
+    runner = StepRunner(module, None, module.training_step)
+    if later:  # a first batch from which nothing is left out is read like any other
+        whole = torch.ones(ROWS).long()
+        expected = F.cross_entropy(module(x), whole, reduction="none").detach()
+        torch.testing.assert_close(runner.measure((x, whole), {"loss"}).loss, expected)
     with pytest.raises(TrainingStepContractError, match=r"of the module's own making \(\[\d\] for 8 rows\)"):
-        StepRunner(module, None, module.training_step).measure(batch, {"loss"})
+        runner.measure(batch, {"loss"})
 
 
 def test_rows_that_a_step_leaves_in_can_be_reweighted() -> None:
