@@ -207,7 +207,9 @@ def _finding(
     if mask is None or not surely:
         return plain
     if mask.shape == (rows,):  # the step leaves out whole rows, or might in another batch
-        return plain if mask.cuts_nothing else Finding(Layout(0, own=True))
+        if not mask.cuts_nothing or plain.layout is None:
+            return Finding(Layout(0, own=True))
+        return replace(plain, layout=replace(plain.layout, masked=False))
     behind = find(lambda record: None if record.cut[0] is None else record.cut[0].restore(record.terms.values))
     if plain.layout is not None and plain.sign == "moved" and behind.sign != "moved":
         return replace(plain, layout=replace(plain.layout, masked=False))
