@@ -28,7 +28,8 @@ class LossReweighting(SelectionCallback):
     The losses of all rows of all ranks go to the weighting; its weights are detached, brought to mean one, and
     multiply the gradient of each row. The loss that the step returns and logs stays the unweighted one, so that curves
     of different weightings can be compared. Rows without a finite loss count as zero and do not disturb the others.
-    With gradient accumulation, weights are of mean one within each micro-batch.
+    With gradient accumulation, weights are of mean one within each micro-batch. Where a loss has rows of its own making
+    (the nodes of graphs, the windows of a series), these are weighed.
 
     Args:
         weighting: Losses to weights, a `Weighting` or any function ``losses -> weights``. It sees finite losses only:

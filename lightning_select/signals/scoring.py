@@ -62,6 +62,7 @@ class StepRunner:
         self._last: StepShape | None = None
         self._eager = False
         self._differentiates = False
+        self._said = False
 
     def measure(self, batch: Batch, needs: Collection[str]) -> Signals:
         """The signals of every row of ``batch``.
@@ -138,6 +139,12 @@ class StepRunner:
             rank_zero_info(
                 f"{type(self._module).__name__}.training_step: {shape.left_out:.1%} of the loss does not belong to "
                 f"rows of the batch ({shape.others}). It counts for no row and stays unweighted."
+            )
+        if self._gradients.accumulates and not self._said:
+            self._said = True
+            rank_zero_info(
+                f"{type(self._module).__name__}.training_step adds gradients by a backward() of its own. "
+                "They count for no row and stay unweighted."
             )
         return shape
 

@@ -16,7 +16,7 @@ from lightning_select.selectors.top_k import TopK
 from lightning_select.signals.gradients import GradientKeeper
 from lightning_select.signals.scoring import StepRunner
 from tests.fitting import First, fit, same, weights_of
-from tests.modules import Base, features
+from tests.modules import Base, Classifier, features
 from tests.test_laws import CutByHand
 
 
@@ -122,6 +122,19 @@ def test_nothing_is_left_behind(kind: type[Base]) -> None:
         for parameter, gradient, value in zip(module.parameters(), gradients, values, strict=True):
             assert parameter.grad is gradient
             assert torch.equal(gradient, value)
+
+
+def test_gradients_that_a_step_adds_itself_are_said_once_to_stay_unweighted(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    for module in (Accumulating(), Classifier()):
+        runner = StepRunner(module, None, module.training_step)
+        for _ in range(2):
+            runner.probe(features())
+    said = [record.message for record in caplog.records if "unweighted" in record.message]
+    assert said == [
+        "Accumulating.training_step adds gradients by a backward() of its own. "
+        "They count for no row and stay unweighted."
+    ]
 
 
 def test_no_graph_is_kept() -> None:
