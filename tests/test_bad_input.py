@@ -32,6 +32,7 @@ from lightning_select.scores.loss import Loss
 from lightning_select.scores.reducible_loss import ReducibleLoss
 from lightning_select.selectors.top_k import TopK
 from lightning_select.types import Selection
+from lightning_select.weightings.dynamic_loss import DynamicLoss
 from tests.fitting import First, fit, loader, same, trainer, weights_of
 from tests.modules import FEATURES, ROWS, Base, Classifier, Fused, Manual, SumOverRows, features
 
@@ -267,8 +268,16 @@ class TestSelectors:
         with pytest.raises(ArgumentError, match="BatchSelection.selector must be a Selector"):
             selection(selector=lambda scores, count: None)
 
+    def test_a_class_where_an_object_is_due(self) -> None:
+        with pytest.raises(ArgumentError, match=r"BatchSelection.score must be .* no class, got <class .*Loss'>"):
+            selection(Loss)
+        with pytest.raises(ArgumentError, match=r"BatchSelection.selector must be a Selector .*, got <class .*TopK'>"):
+            selection(selector=TopK)
+        with pytest.raises(ArgumentError, match=r"weighting must be .* no class, got <class .*DynamicLoss'>"):
+            LossReweighting(DynamicLoss)
+
     def test_something_that_is_no_score(self) -> None:
-        with pytest.raises(ArgumentError, match="BatchSelection.score must be callable, got 'loss'"):
+        with pytest.raises(ArgumentError, match="BatchSelection.score must be callable and no class, got 'loss'"):
             selection("loss")
 
 
@@ -309,7 +318,7 @@ class TestWeights:
         assert all(value.isfinite().all() for value in module.state_dict().values())
 
     def test_something_that_is_no_weighting(self) -> None:
-        with pytest.raises(ArgumentError, match="LossReweighting.weighting must be callable, got 'focal'"):
+        with pytest.raises(ArgumentError, match="LossReweighting.weighting must be callable and no class, got 'focal'"):
             LossReweighting("focal")
 
 

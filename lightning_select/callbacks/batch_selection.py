@@ -74,9 +74,9 @@ class BatchSelection(SelectionCallback):
         seed: int = 0,
     ) -> None:
         super().__init__(name or "batch_selection", schedule)
-        if not callable(score):
-            raise ArgumentError(f"BatchSelection.score must be callable, got {score!r}.")
-        if not isinstance(selector, Selector):
+        if not callable(score) or isinstance(score, type):
+            raise ArgumentError(f"BatchSelection.score must be callable and no class, got {score!r}.")
+        if not isinstance(selector, Selector) or isinstance(selector, type):
             raise ArgumentError(
                 f"BatchSelection.selector must be a Selector (needs, with_replacement, __call__), got {selector!r}."
             )

@@ -59,8 +59,8 @@ class LossReweighting(SelectionCallback):
         name: str | None = None,
     ) -> None:
         super().__init__(name or "loss_reweighting", schedule)
-        if not callable(weighting):
-            raise ArgumentError(f"LossReweighting.weighting must be callable, got {weighting!r}.")
+        if not callable(weighting) or isinstance(weighting, type):
+            raise ArgumentError(f"LossReweighting.weighting must be callable and no class, got {weighting!r}.")
         self.weighting = weighting
         self.last_weights: Float[Tensor, "rows"] | None = None
         self._trainer: Any = None
