@@ -5,7 +5,7 @@ import math
 import jaxtyping
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lightning_select.errors import ArgumentError
@@ -40,10 +40,15 @@ def quantile(values: list[float], share: float) -> float:
     return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
+def width(low: float, high: float) -> float:
+    """The range in units of the width below which all weights are one."""
+    return (high - low) / (1e-4 * max(1.0, abs(high)))
+
+
 def reference(losses: list[float], strategy: str, r: float, quantiles: tuple[float, float] | None) -> list[float]:
     """The pipeline of the paper, row by row."""
     low, high = (quantile(losses, share) for share in quantiles or (0.0, 1.0))
-    if high - low < 1e-4 * max(1.0, abs(high)):
+    if width(low, high) < 1:
         return [1.0] * len(losses)
     places = [min(max((2 * loss - low - high) / (high - low), -1.0), 1.0) for loss in losses]
     parts = [math.exp(SHAPES[strategy](h) / r) for h in places]
@@ -57,6 +62,8 @@ def reference(losses: list[float], strategy: str, r: float, quantiles: tuple[flo
     st.sampled_from([None, (0.0, 0.95), (0.1, 0.5)]),
 )
 def test_follows_the_paper(losses, strategy, r, quantiles):
+    # On the very edge, float32 and the float64 of the reference fall on different sides.
+    assume(abs(width(*(quantile(losses, share) for share in quantiles or (0.0, 1.0))) - 1) > 1e-2)
     weights = dynamic_loss(torch.tensor(losses), strategy, r, quantiles)
     assert weights.tolist() == pytest.approx(reference(losses, strategy, r, quantiles), rel=2e-2, abs=1e-4)
     assert weights.mean().item() == pytest.approx(1.0, rel=1e-5)
