@@ -338,7 +338,7 @@ SAMPLES = st.tuples(st.sampled_from([X[0], X, NAMES, "text"]), st.sampled_from([
 
 
 @given(SAMPLES, st.lists(st.integers(1, 9), min_size=1, max_size=9), st.sampled_from([list, tuple]), st.randoms())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_samples_are_rows(leaves: Any, marks: list[int], kind: type, random: Any) -> None:
     batch = [kind([*leaves, torch.full((2,), mark), mark]) for mark in marks]
     index = random.choices(range(len(batch)), k=5)
@@ -360,7 +360,7 @@ NESTED = st.recursive(
 
 
 @given(NESTED, st.permutations(range(ROWS)))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_nesting_is_cut_part_by_part(inner: Any, order: list[int]) -> None:
     batch = {"x": X, "y": Y, "z": X, "w": Y, "rest": inner}
     taken = take_rows(batch, torch.tensor(order))

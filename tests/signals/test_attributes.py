@@ -492,7 +492,7 @@ def scramble(value: Any, rng: random.Random) -> None:
         del value[-1]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(nest=NESTS, seed=st.integers(0, 1000))
 def test_any_nest_comes_back(nest: Any, seed: int) -> None:
     value = [nest]
