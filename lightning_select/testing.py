@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_select.callbacks.choice import checked_scores, checked_selection, checked_weights, noted_weights
+from lightning_select.callbacks.choice import checked_scores, checked_selection, checked_weights, name_of, noted_weights
 from lightning_select.callbacks.verdicts import Verdicts
 from lightning_select.errors import ArgumentError, ScoreError, WeightError
 from lightning_select.protocols import Score, SelectionContext, Selector, Weighting
@@ -53,7 +52,7 @@ def check_score(score: Score | Callable[[Signals], Tensor], signals: Signals | N
         ScoreError: It does not keep its promise.
         ArgumentError: It asks for a signal that does not exist.
     """
-    name = _name(score)
+    name = name_of(score)
     if isinstance(score, Score):
         _check_needs(name, score.needs)
     given = signals or made_signals(8)
@@ -81,7 +80,7 @@ def check_selector(selector: Selector, signals: Signals | None = None) -> None:
         WeightError: Its weights break a rule.
         ArgumentError: It is no selector, or asks for a signal that does not exist.
     """
-    name = _name(selector)
+    name = name_of(selector)
     if not isinstance(selector, Selector):
         raise ArgumentError(
             f"{name} must have needs, with_replacement and a call with three arguments, got {selector!r}."
@@ -117,7 +116,7 @@ def check_weighting(weighting: Weighting | Callable[[Tensor], Tensor]) -> None:
     Raises:
         WeightError: It does not keep its promise.
     """
-    name, verdicts = _name(weighting), Verdicts()
+    name, verdicts = name_of(weighting), Verdicts()
     for rows in (1, 2, 8):
         losses = made_signals(rows).need("loss", name)
         plain = checked_weights(name, weighting(losses), rows, verdicts)
@@ -149,7 +148,3 @@ def _check_needs(name: str, needs: frozenset[str]) -> None:
     unknown = set(needs) - set(SIGNAL_NAMES)
     if unknown:
         raise ArgumentError(f"{name}.needs must be among {', '.join(SIGNAL_NAMES)}, got {', '.join(sorted(unknown))}.")
-
-
-def _name(part: Any) -> str:
-    return getattr(part, "__name__", type(part).__name__)

@@ -16,7 +16,7 @@ from lightning_select.callbacks.loss_reweighting import LossReweighting
 from lightning_select.compat import Callback
 from lightning_select.errors import ConfigurationError
 
-__all__ = ["Point", "Recorder"]
+__all__ = ["Point", "Recorder", "logged_metric"]
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,8 @@ class Recorder(Callback):
             ConfigurationError: Validation does not log the metric.
         """
         if not trainer.sanity_checking:
-            value = trainer.callback_metrics.get(self._metric)
-            if value is None:
-                known = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
-                raise ConfigurationError(
-                    f"compare.metric must be logged by validation, got {self._metric!r}; logged: {known}."
-                )
-            point = Point(trainer.global_step, self._count.rows, self.seconds, float(value))
+            value = logged_metric(trainer, self._metric, "compare.metric must be logged by validation")
+            point = Point(trainer.global_step, self._count.rows, self.seconds, value)
             self.points.append(point)
             if self._report is not None:
                 self._report(point)
@@ -133,3 +128,16 @@ class Recorder(Callback):
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         self.seconds += time.perf_counter() - self._started
+
+
+def logged_metric(trainer: Any, name: str, rule: str) -> float:
+    """The latest value of a metric that the module logged.
+
+    Raises:
+        ConfigurationError: It logged none of that name; ``rule`` says who should have.
+    """
+    value = trainer.callback_metrics.get(name)
+    if value is None:
+        known = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
+        raise ConfigurationError(f"{rule}, got {name!r}; logged: {known}.")
+    return float(value)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from lightning_select.app.building import build_callbacks, build_data, build_model, build_trainer
 from lightning_select.app.counting import counted_rows
 from lightning_select.app.fit import defines, has_test
-from lightning_select.app.recorder import Point, Recorder
+from lightning_select.app.recorder import Point, Recorder, logged_metric
 from lightning_select.app.runs import Run
 from lightning_select.errors import ConfigurationError
 
@@ -70,7 +70,7 @@ def train_one(
     final = recorder.points[-1].value
     if has_test(model, data):
         trainer.test(model, datamodule=data, verbose=False)
-        final = _metric(trainer, settings.final_metric)
+        final = logged_metric(trainer, settings.final_metric, "compare.final_metric must be logged by test")
     return Run(
         method=method,
         seed=seed,
@@ -98,11 +98,3 @@ def _pin_order(owner: Any, seed: int) -> None:
         return loader
 
     vars(owner)["train_dataloader"] = train_dataloader
-
-
-def _metric(trainer: Any, name: str) -> float:
-    value = trainer.callback_metrics.get(name)
-    if value is None:
-        known = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
-        raise ConfigurationError(f"compare.final_metric must be logged by test, got {name!r}; logged: {known}.")
-    return float(value)

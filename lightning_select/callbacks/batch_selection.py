@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_select import distributed
 from lightning_select.batch import take_rows
 from lightning_select.callbacks.base import SelectionCallback, entropy
-from lightning_select.callbacks.choice import checked_scores, checked_selection, generator_at
+from lightning_select.callbacks.choice import checked_scores, checked_selection, generator_at, name_of
 from lightning_select.callbacks.keep import check_keep, kept_count
 from lightning_select.callbacks.stopwatch import Stopwatch
 from lightning_select.compat import next_batch_index, rank_zero_warn
@@ -113,7 +113,7 @@ class BatchSelection(SelectionCallback):
         self._state, self._reference_state, self._reference = {}, {}, None
         self._runner = self.interception.runner(train_mode=self.train_mode)
         if "reference_loss" in self._needs and isinstance(self.score, UsesReference):
-            self._reference = open_reference(_name(self.score), self.score.reference, train_mode=self.train_mode)
+            self._reference = open_reference(name_of(self.score), self.score.reference, train_mode=self.train_mode)
         if "ids" in self._needs or (self._reference is not None and self._reference.needs_ids):
             self.interception.want_ids(self.id_key)
 
@@ -139,14 +139,14 @@ class BatchSelection(SelectionCallback):
         device = self._trainer.strategy.root_device
         with self._stopwatch.on(device):
             signals = self._measure(batch)
-            scores = checked_scores(_name(score), score(signals), rows)
+            scores = checked_scores(name_of(score), score(signals), rows)
             place = (self.seed, step, next_batch_index(self._trainer), distributed.rank())
             context = SelectionContext(
                 signals, generator_at(scores.device, *place), self._state_on(scores.device), step
             )
             selection = selector(scores, count, context)
             index, weights = checked_selection(
-                _name(selector), selection, scores, count, self._verdicts, with_replacement=selector.with_replacement
+                name_of(selector), selection, scores, count, self._verdicts, with_replacement=selector.with_replacement
             )
             self._state = selection.state
         self._metrics = lambda: self._describe(scores, index, weights)
@@ -184,7 +184,7 @@ class BatchSelection(SelectionCallback):
 
     def _judge_reference(self, signals: Signals, losses: Float[Tensor, "rows"]) -> None:
         """A table must know every row, and before the first step any reference must know the data better than we do."""
-        owner = _name(self.score)
+        owner = name_of(self.score)
         if self._reference is not None and self._reference.needs_ids:
             self._verdicts.note(owner, _known_losses, losses)
         if not self._checked and self._trainer.global_step == 0 and signals.loss is not None:
@@ -228,10 +228,6 @@ class BatchSelection(SelectionCallback):
 
 def _mean(values: Tensor, where: Tensor) -> Tensor:
     return torch.where(where, values, 0.0).sum() / where.sum()
-
-
-def _name(part: Any) -> str:
-    return getattr(part, "__name__", type(part).__name__)
 
 
 def _known_losses(losses: Float[Tensor, "steps rows"]) -> Mapping[str, tuple[Tensor, Tensor]]:

@@ -13,7 +13,7 @@ from lightning_select.callbacks.verdicts import Verdicts
 from lightning_select.errors import ScoreError, SelectorError, WeightError
 from lightning_select.types import Float, Int, Selection
 
-__all__ = ["checked_scores", "checked_selection", "checked_weights", "generator_at", "noted_weights"]
+__all__ = ["checked_scores", "checked_selection", "checked_weights", "generator_at", "name_of", "noted_weights"]
 
 
 def checked_scores(owner: str, scores: Any, rows: int) -> Float[Tensor, "rows"]:
@@ -96,6 +96,11 @@ def generator_at(device: torch.device, *place: int) -> torch.Generator:
     """Randomness as a function of a place (seed, step, rank, ...): a resumed run draws what the first one drew."""
     digest = hashlib.blake2b(repr(place).encode(), digest_size=8).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def name_of(part: Any) -> str:
+    """What messages call a score, a selector or a weighting: a function by its name, an object by its class."""
+    return getattr(part, "__name__", type(part).__name__)
 
 
 def _describe(tensor: Tensor) -> str:

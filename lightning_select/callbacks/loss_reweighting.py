@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_select import distributed
 from lightning_select.callbacks.base import SelectionCallback, entropy
-from lightning_select.callbacks.choice import checked_weights, noted_weights
+from lightning_select.callbacks.choice import checked_weights, name_of, noted_weights
 from lightning_select.errors import ArgumentError, ConfigurationError
 from lightning_select.protocols import Weighting
 from lightning_select.schedule import Schedule, resolve
@@ -106,7 +106,7 @@ class LossReweighting(SelectionCallback):
         return weights
 
     def _weigh_all(self, weighting: Callable[[Tensor], Any], losses: Float[Tensor, "all"]) -> Float[Tensor, "all"]:
-        owner = getattr(weighting, "__name__", type(weighting).__name__)
+        owner = name_of(weighting)
         if getattr(weighting, "normalised", False):
             return noted_weights(owner, weighting(losses), losses.shape[0], self._verdicts)
         finite = losses.isfinite()

@@ -15,7 +15,7 @@ from lightning_select.signals.capture import Capture
 from lightning_select.signals.contract import contract_error, parse_output
 from lightning_select.signals.probe import Run
 from lightning_select.signals.reading import row_losses
-from lightning_select.signals.records import Gate
+from lightning_select.signals.records import put_gate
 from lightning_select.signals.scoring import StepRunner, rows_of
 from lightning_select.types import Float
 
@@ -62,17 +62,18 @@ class WeighedStep:
         shape = self._runner.shape_for(run.names)
         if shape is None or not shape.fits(run):
             shape = self._runner.probe(batch, batch_idx)
-        if shape.names != run.names:
-            raise contract_error(self._module, "other reductions in training than in a second run on the same batch")
-        if not shape.fits(run):
-            raise contract_error(self._module, f"loss terms of other sizes in a second run on the same {rows} rows")
+            seen = "in a second run on the same"
+            if shape.names != run.names:
+                raise contract_error(self._module, f"other reductions in training than {seen} batch")
+            if not shape.fits(run):
+                raise contract_error(self._module, f"loss terms of other sizes {seen} {rows} rows")
         count = rows
         if shape.own_rows:
             layouts = zip(capture.records, shape.layouts, strict=True)
             count = next(record.terms.values.shape[0] for record, layout in layouts if layout is not None)
         weights = weigh(lambda: row_losses(run, shape), count)
         if weights is not None and shape.single:
-            _scale(loss, weights.reshape(loss.shape))
+            put_gate(loss).scale = weights.reshape(loss.shape)
         elif weights is not None:
             for record, layout in zip(capture.records, shape.layouts, strict=True):
                 if layout is not None:
@@ -98,7 +99,7 @@ class WeighedStep:
             return output
         (reached,) = torch.autograd.grad(loss, losses, retain_graph=True, allow_unused=True)
         if reached is not None:
-            _scale(losses, weights)
+            put_gate(losses).scale = weights
             return output
         return {**output, "loss": loss + _extra(losses, weights)}
 
@@ -114,13 +115,6 @@ class WeighedStep:
             return output
         weighted = loss + _extra(losses, weights)
         return {**output, "loss": weighted} if isinstance(output, Mapping) else weighted
-
-
-def _scale(losses: Tensor, weights: Tensor) -> None:
-    """Multiply the gradients of ``losses``."""
-    gate = Gate(losses.shape, None)
-    gate.scale = weights
-    losses.register_hook(gate)  # type: ignore[no-untyped-call]
 
 
 def _extra(losses: Tensor, weights: Tensor) -> Tensor:

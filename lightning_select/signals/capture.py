@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 from lightning_select.compat import in_functorch
 from lightning_select.signals.linears import LinearInputs
 from lightning_select.signals.masks import CUTTERS, Cuts, cuts_by_mask
-from lightning_select.signals.records import Gate, Record
+from lightning_select.signals.records import Gate, Record, put_gate
 from lightning_select.signals.reductions import REDUCERS, recognise
 from lightning_select.signals.terms import Reduction
 
@@ -198,10 +198,8 @@ def _run_gated(reduction: Reduction) -> tuple[Tensor, list[Gate]]:
 
 def _gate(value: Tensor, row_axis: int | None, shared: bool) -> tuple[Tensor, Gate]:
     """Put a gate behind ``value``; where others use it too, behind a view of it that is ours."""
-    gate = Gate(value.shape, row_axis)
     view = value.view_as(value) if shared else value
-    view.register_hook(gate)  # type: ignore[no-untyped-call]
-    return view, gate
+    return view, put_gate(view, row_axis)
 
 
 def _descends_from_mark(values: Iterable[Any]) -> bool:

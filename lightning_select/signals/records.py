@@ -12,7 +12,7 @@ from lightning_select.signals.rows import Layout, spread
 from lightning_select.signals.terms import Reduction, Terms
 from lightning_select.types import Float
 
-__all__ = ["Gate", "Record"]
+__all__ = ["Gate", "Record", "put_gate"]
 
 
 class Gate:
@@ -28,6 +28,13 @@ class Gate:
         if self.scale is None:
             return None
         return (grad * self.scale).masked_fill_(self.scale == 0, 0.0).to(grad.dtype)
+
+
+def put_gate(value: Tensor, row_axis: int | None = None) -> Gate:
+    """Put a gate at ``value``, for all who use it from now on."""
+    gate = Gate(value.shape, row_axis)
+    value.register_hook(gate)  # type: ignore[no-untyped-call]
+    return gate
 
 
 @dataclass(eq=False)

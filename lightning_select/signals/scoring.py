@@ -208,8 +208,7 @@ class StepRunner:
         """Everything that must be put back afterwards, and the surroundings that training has."""
         grad = grad or self._differentiates
         tensors = tuple(tensors_of(batch))
-        device = tensors[0].device if tensors else torch.device("cpu")
-        stack.enter_context(self._generators.kept(device))
+        stack.enter_context(self._generators.kept(device_of(tensors)))
         stack.enter_context(muted(self._module, self._trainer))
         stack.enter_context(self._gradients.kept(tensors, grad=grad))
         stack.enter_context(self._keeper.kept(tensors))

@@ -47,6 +47,19 @@ def one_step(module: Base, batch: Any, *callbacks: Any, **kwargs: Any) -> dict[s
     return weights_of(fit(module, *callbacks, data=DataLoader([batch], batch_size=None), max_epochs=1, **kwargs))
 
 
+class ByHand(Base):
+    def training_step(self, batch, batch_idx):
+        return (FIXED * F.cross_entropy(self(batch[0]), batch[1], reduction="none")).mean()
+
+
+def assert_weighted_as_by_hand(theirs: Base, batch: Any = None) -> None:
+    by_hand = ByHand()
+    by_hand.load_state_dict(theirs.state_dict())
+    got = one_step(theirs, features() if batch is None else batch, LossReweighting(lambda losses: FIXED))
+    for key, value in one_step(by_hand, features()).items():
+        torch.testing.assert_close(got[key], value)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_step_with_fixed_weights_is_the_hand_written_one(form: str) -> None:
     pack, unpack = FORMS[form]
@@ -56,31 +69,14 @@ def test_a_step_with_fixed_weights_is_the_hand_written_one(form: str) -> None:
             x, y = unpack(batch)
             return F.cross_entropy(self(x), y)
 
-    class ByHand(Base):
-        def training_step(self, batch, batch_idx):
-            return (FIXED * F.cross_entropy(self(batch[0]), batch[1], reduction="none")).mean()
-
     torch.manual_seed(3)
-    theirs, by_hand = Theirs(), ByHand()
-    by_hand.load_state_dict(theirs.state_dict())
-    x, y = features()
-    got = one_step(theirs, pack(x, y), LossReweighting(lambda losses: FIXED))
-    for key, value in one_step(by_hand, (x, y)).items():
-        torch.testing.assert_close(got[key], value)
+    assert_weighted_as_by_hand(Theirs(), pack(*features()))
 
 
 @pytest.mark.parametrize("module", [SampleLoss, FusedWithStep])
 def test_both_ways_out_are_weighted(module: type[Base]) -> None:
-    class ByHand(Base):
-        def training_step(self, batch, batch_idx):
-            return (FIXED * F.cross_entropy(self(batch[0]), batch[1], reduction="none")).mean()
-
     torch.manual_seed(3)
-    theirs, by_hand = module(), ByHand()
-    by_hand.load_state_dict(theirs.state_dict())
-    got = one_step(theirs, features(), LossReweighting(lambda losses: FIXED))
-    for key, value in one_step(by_hand, features()).items():
-        torch.testing.assert_close(got[key], value)
+    assert_weighted_as_by_hand(module())
 
 
 def test_sample_losses_that_the_loss_was_not_made_of_are_weighted_too() -> None:
@@ -89,16 +85,8 @@ def test_sample_losses_that_the_loss_was_not_made_of_are_weighted_too() -> None:
             losses = F.cross_entropy(self(batch[0]), batch[1], reduction="none")
             return {"loss": F.cross_entropy(self(batch[0]), batch[1]), "sample_loss": losses}
 
-    class ByHand(Base):
-        def training_step(self, batch, batch_idx):
-            return (FIXED * F.cross_entropy(self(batch[0]), batch[1], reduction="none")).mean()
-
     torch.manual_seed(3)
-    theirs, by_hand = Beside(), ByHand()
-    by_hand.load_state_dict(theirs.state_dict())
-    got = one_step(theirs, features(), LossReweighting(lambda losses: FIXED))
-    for key, value in one_step(by_hand, features()).items():
-        torch.testing.assert_close(got[key], value)
+    assert_weighted_as_by_hand(Beside())
 
 
 def test_a_detached_sample_loss_cannot_be_weighted() -> None:
@@ -223,10 +211,6 @@ def test_precisions(precision: str) -> None:
 
 
 def test_half_precision_gradients_are_those_of_the_weighted_loss() -> None:
-    class ByHand(Base):
-        def training_step(self, batch, batch_idx):
-            return (FIXED * F.cross_entropy(self(batch[0]), batch[1], reduction="none")).mean()
-
     torch.manual_seed(3)
     theirs, by_hand = Classifier(), ByHand()
     by_hand.load_state_dict(theirs.state_dict())
