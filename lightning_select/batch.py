@@ -31,6 +31,7 @@ from lightning_select.containers import (
     rebuild,
 )
 from lightning_select.errors import BatchFormatError
+from lightning_select.graphs import is_graph, teach_graphs
 from lightning_select.types import Batch, Int
 
 __all__ = ["count_rows", "shallow_copy", "take_rows"]
@@ -122,7 +123,7 @@ def _take(part: Any, index: Tensor, rows: int, path: str, *, top: bool = False) 
 
 def _rows_of_plain(batch: Batch) -> int | None:
     """Rows of a list, tuple or dict of tensors of one length, quickly, unless somebody taught one of these types."""
-    kind = type(batch)
+    kind: Any = type(batch)
     if kind not in (tuple, list, dict, Tensor):
         return None
     rows = None
@@ -130,7 +131,13 @@ def _rows_of_plain(batch: Batch) -> int | None:
         if type(part) is not Tensor or not part.dim() or rows not in (None, part.shape[0]):
             return None
         rows = part.shape[0]
-    return rows if take_rows.dispatch(kind) is take_rows.dispatch(Tensor) is take_rows.dispatch(object) else None
+    return rows if _untaught(kind, len(take_rows.registry)) else None
+
+
+@cache
+def _untaught(kind: Any, known: int) -> bool:
+    """Did nobody teach how to take rows of this type or of a tensor? Asked again when one more type is ``known``."""
+    return take_rows.dispatch(kind) is take_rows.dispatch(Tensor) is take_rows.dispatch(object)
 
 
 def _elect(batch: Batch) -> int | None:
@@ -211,9 +218,9 @@ def _has_counter(part: Any) -> bool:
 def _taker(part: Any) -> Callable[[Any, Tensor], Any] | None:
     """The function registered for this type, or ``None`` for what is understood without help."""
     kind: Any = type(part)
-    if _is_geometric(kind):
-        _register_torch_geometric()
-    taker = take_rows.dispatch(type(part))
+    if is_graph(kind):
+        teach_graphs(take_rows, count_rows)
+    taker = take_rows.dispatch(kind)
     return None if taker is take_rows.dispatch(object) else taker
 
 
@@ -226,24 +233,3 @@ def _take_packed(batch: PackedSequence, index: Tensor) -> PackedSequence:
 @count_rows.register
 def _count_packed(batch: PackedSequence) -> int:
     return int(batch.batch_sizes[0])
-
-
-@cache
-def _is_geometric(kind: Any) -> bool:
-    return any(base.__module__.startswith("torch_geometric.") for base in kind.__mro__)
-
-
-@cache
-def _register_torch_geometric() -> None:
-    """Teach graph batches, the first time one is seen, so that torch_geometric is never imported for anyone else."""
-    from torch_geometric.data import Batch as Graphs
-    from torch_geometric.data.data import BaseData
-
-    def take(batch: Any, index: Tensor) -> Any:
-        return Graphs.from_data_list(batch.index_select(index)) if isinstance(batch, Graphs) else batch
-
-    def count(batch: Any) -> int:
-        return batch.num_graphs if isinstance(batch, Graphs) else 1
-
-    take_rows.register(BaseData, take)
-    count_rows.register(BaseData, count)

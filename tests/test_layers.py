@@ -14,7 +14,7 @@ PACKAGE = Path(lightning_select.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
-    {"errors", "types", "containers"},
+    {"errors", "types", "containers", "graphs"},
     {"batch", "schedule", "distributed", "compat"},
     {"signals", "protocols"},
     {"scores", "selectors", "weightings"},
@@ -24,7 +24,7 @@ LAYERS = [
 ALLOWED = {  # what each layer may import from outside, beside the standard library, torch and numpy
     "signals": {"torchmetrics"},
     "compat": {"lightning", "pytorch_lightning", "lightning_utilities"},
-    "batch": {"torch_geometric"},
+    "graphs": {"torch_geometric"},
     "types": {"jaxtyping"},
     "hydra_plugin": {"hydra"},
     "app": {"lightning", "hydra", "omegaconf", "torchmetrics", "sklearn", "matplotlib", "tqdm"},

@@ -64,6 +64,7 @@ class LossReweighting(SelectionCallback):
         self.weighting = weighting
         self.last_weights: Float[Tensor, "rows"] | None = None
         self._trainer: Any = None
+        self._world = 1
         self._capacity = 0
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -79,6 +80,11 @@ class LossReweighting(SelectionCallback):
         self._trainer = trainer
         self._capacity = 0
 
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Ask once how many ranks there are."""
+        super().on_train_start(trainer, pl_module)
+        self._world = distributed.world_size()
+
     def weighs(self) -> bool:
         """Is the method on at this step?"""
         return self.acts_at(self._trainer.global_step)
@@ -87,12 +93,12 @@ class LossReweighting(SelectionCallback):
         """Weights of mean one over the rows of all ranks; those of this rank."""
         if losses is None:
             return None
-        rows, world = losses.shape[0], distributed.world_size()
-        everyone = losses if world == 1 else self._gather(losses)
+        rows = losses.shape[0]
+        everyone = losses if self._world == 1 else self._gather(losses)
         self._verdicts.note(type(self).__name__, _some_finite, everyone)
         weighting = resolve(self.weighting, self._trainer.global_step, self.total_steps)
         weights = self._weigh_all(weighting, everyone)
-        if world > 1:
+        if self._world > 1:
             start = distributed.rank() * self._capacity
             weights = weights[start : start + rows]
         self.last_weights = weights

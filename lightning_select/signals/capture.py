@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from lightning_select.compat import in_functorch
@@ -110,7 +111,7 @@ class Capture(TorchFunctionMode):
 
     def coefficients(self, loss: Tensor) -> list[Tensor | float | None]:
         """``d loss / d scalar`` of every record; ``None`` where the loss does not depend on it."""
-        scalars = [record.scalar for record in self.records if record.connected]
+        scalars: list[Any] = [record.source for record in self.records if record.connected]
         if not scalars or not loss.requires_grad:
             return [None] * len(self.records)
         if len(scalars) == 1 and loss._version == 0 and any(record.returned is loss for record in self.records):
@@ -150,13 +151,21 @@ class Capture(TorchFunctionMode):
         if reduction is None:
             return self._call(func, args, kwargs)
         if torch.is_grad_enabled() and reduction.needs_gradient():
-            part = reduction.halfway() if self._gated and reduction.halfway is not None else reduction
-            scalar, gates = _run_gated(part) if self._gated else (reduction.run(reduction.arguments), [])
-            copy = scalar.clone()  # the caller may add to its own loss in place
-            record = Record(reduction, scalar, gates, self._behind(reduction), copy, self._cuts.noted, part)
-            self.records.append(record)
-            return copy
+            return self._weighable(reduction) if self._gated else self._follow(reduction)
         return self._observe(reduction)
+
+    def _weighable(self, reduction: Reduction) -> Tensor:
+        part = reduction if reduction.halfway is None else reduction.halfway()
+        scalar, gates = _run_gated(part)
+        edge = get_gradient_edge(scalar) if scalar.requires_grad else None
+        self.records.append(Record(reduction, scalar, gates, None, scalar, self._cuts.noted, part, edge))
+        return scalar
+
+    def _follow(self, reduction: Reduction) -> Tensor:
+        scalar = reduction.run(reduction.arguments)
+        copy = scalar.clone()  # the caller may add to its own loss in place
+        self.records.append(Record(reduction, scalar, [], self._behind(reduction), copy, self._cuts.noted))
+        return copy
 
     def _observe(self, reduction: Reduction) -> Tensor:
         terms = None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from lightning_select.signals.masks import Cut, find_cut
 from lightning_select.signals.rows import Layout, spread
@@ -25,9 +26,11 @@ class Gate:
 
     def __call__(self, grad: Tensor) -> Tensor | None:
         """The scaled gradient. A weight of zero silences even a gradient that is not finite."""
-        if self.scale is None:
+        scale = self.scale
+        if scale is None:
             return None
-        return (grad * self.scale).masked_fill_(self.scale == 0, 0.0).to(grad.dtype)
+        scaled = (grad * scale).masked_fill_(scale == 0, 0.0)
+        return scaled if scaled.dtype == grad.dtype else scaled.to(grad.dtype)
 
 
 def put_gate(value: Tensor, row_axis: int | None = None) -> Gate:
@@ -43,10 +46,12 @@ class Record:
 
     Attributes:
         reduction: The call.
-        scalar: Its result, as the autograd graph knows it.
+        scalar: Its result.
+        edge: Where the result is in the autograd graph, if the caller holds the result itself: it may add to its own
+            loss in place, and what it holds is then another place.
         gates: Where weights can act on its gradient.
         hidden: What the linear layer behind its ``input`` was given, where that was asked for.
-        returned: The copy of the scalar that the step was given to go on with, where it is part of a graph.
+        returned: What the step was given to go on with, the scalar or a copy of it, where it is part of a graph.
         cuts: What masks let through before it.
         part: What the terms are taken from, where it is not the whole call.
     """
@@ -58,6 +63,7 @@ class Record:
     returned: Tensor | None = None
     cuts: tuple[Cut, ...] = ()
     part: Reduction | None = None
+    edge: GradientEdge | None = None
     _terms: Terms | None = None
 
     @property
@@ -77,6 +83,11 @@ class Record:
         """The terms where ``layout`` says that the rows are."""
         cut = self.cut[0] if layout.masked else None
         return self.terms if cut is None else cut.restore_terms(self.terms)
+
+    @property
+    def source(self) -> Tensor | GradientEdge:
+        """What a gradient with respect to the result is asked for by."""
+        return self.scalar if self.edge is None else self.edge
 
     @property
     def connected(self) -> bool:

@@ -94,13 +94,15 @@ class Reduction:
 
     def terms(self) -> Terms:
         """The terms of the call, detached and in float32 at least."""
-        with torch.no_grad():
-            return self.split({name: _plain(value) for name, value in self.arguments.items()})
+        terms = self.split({name: _plain(value) for name, value in self.arguments.items()})
+        if terms.values.requires_grad:  # through what is no argument: the parameters of a distance function
+            terms.values = terms.values.detach()
+        return terms
 
 
 def _plain(value: Any) -> Any:
     """A tensor cut off from its graph, halves widened to float32; anything else as it is."""
     if not isinstance(value, Tensor):
         return value
-    value = value.detach()
-    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+    plain = value.detach() if value.requires_grad else value
+    return plain.float() if plain.dtype in (torch.float16, torch.bfloat16) else plain

@@ -50,17 +50,20 @@ def dynamic_loss(
     distance is below ``1e-4 max(1, |high|)``. A row whose loss is not finite has no weight and does not count: the
     others have mean one among themselves.
     """
-    values = losses.detach().float()
-    finite = values.abs() < torch.inf
+    # What is not finite lies infinitely far below the range, where softmax gives it no weight.
+    values = losses.detach().float().nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
+    finite = values > -torch.inf
     if strategy == "uniform":
         return finite.to(losses.dtype)
     low, high = _range(values, finite, quantiles)
-    above, spread = values - low, high - low
+    share, spread = values - low, high - low
     if quantiles is not None:
-        above = torch.minimum(above.clamp(min=0.0), spread)
-    wide = spread >= (high * 1e-4).abs().clamp(min=1e-4)
-    exponent = torch.where(finite, _exponent(above / spread, strategy, temperature), -torch.inf)
-    weights = torch.softmax(exponent, dim=0) * finite.sum()
+        share = torch.minimum(share.clamp_(min=0.0), spread)
+    exponent = _exponent(share.div_(spread), strategy, temperature)
+    if quantiles is not None or strategy == "extremes":
+        exponent = exponent.masked_fill_(~finite, -torch.inf)
+    weights = torch.softmax(exponent, dim=0).mul_(finite.sum())
+    wide = spread >= (high * 1e-4).abs_().clamp_(min=1e-4)
     return torch.where(wide, weights, finite).to(losses.dtype)
 
 
@@ -68,9 +71,9 @@ def _range(
     values: Float[Tensor, "rows"], finite: Bool[Tensor, "rows"], quantiles: tuple[float, float] | None
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """The smallest and the largest finite value, or two quantiles, linear between neighbours."""
-    up = torch.where(finite, values, torch.inf)
+    up = values.nan_to_num(neginf=torch.inf)
     if quantiles is None:
-        return up.amin(), torch.where(finite, values, -torch.inf).amax()
+        return up.amin(), values.amax()
     ordered, last = up.sort().values, (finite.sum() - 1).clamp(min=0)
     places = values.new_tensor(quantiles) * last
     below = places.long()
@@ -82,12 +85,12 @@ def _range(
 def _exponent(share: Float[Tensor, "rows"], strategy: Strategy, temperature: float) -> Float[Tensor, "rows"]:
     """``f(h) / r``, where ``share`` of the range of losses lies below a row, so that ``h = 2 share - 1``."""
     if strategy == "linupper":
-        return (share * (2 / temperature)).clamp(max=1 / temperature)
+        return share.mul_(2 / temperature).clamp_(max=1 / temperature)
     if strategy == "quadratic":
-        return (1 - (share * 2 - 1).square()) / temperature
+        return share.mul_(2).sub_(1).square_().sub_(1).div_(-temperature)
     if strategy == "extremes":
-        return (share * 2 - 1).abs() / temperature
-    return share / temperature
+        return share.mul_(2).sub_(1).abs_().div_(temperature)
+    return share.div_(temperature)
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,28 @@ def test_sample_losses_that_the_loss_was_not_made_of_are_weighted_too() -> None:
     assert_weighted_as_by_hand(Beside())
 
 
+def test_a_step_may_go_on_with_its_loss_in_place() -> None:
+    class Theirs(Base):
+        def training_step(self, batch, batch_idx):
+            loss = F.cross_entropy(self(batch[0]), batch[1])
+            loss += 0.5 * self(batch[0]).square().mean(dim=1).mean()
+            loss *= 3.0
+            return loss
+
+    class ByHand(Base):
+        def training_step(self, batch, batch_idx):
+            out = self(batch[0])
+            losses = F.cross_entropy(out, batch[1], reduction="none") + 0.5 * out.square().mean(dim=1)
+            return 3.0 * (losses.detach() / losses.detach().mean() * losses).mean()
+
+    torch.manual_seed(3)
+    theirs, by_hand = Theirs(), ByHand()
+    by_hand.load_state_dict(theirs.state_dict())
+    got = one_step(theirs, features(), LossReweighting(lambda losses: losses))
+    for key, value in one_step(by_hand, features()).items():
+        torch.testing.assert_close(got[key], value)
+
+
 def test_a_detached_sample_loss_cannot_be_weighted() -> None:
     class Detached(Base):
         def training_step(self, batch, batch_idx):
