@@ -34,7 +34,21 @@ from lightning_select.selectors.top_k import TopK
 from lightning_select.types import Selection
 from lightning_select.weightings.dynamic_loss import DynamicLoss
 from tests.fitting import First, fit, loader, same, trainer, weights_of
-from tests.modules import FEATURES, ROWS, Base, Classifier, Fused, Manual, SumOverRows, features
+from tests.modules import (
+    CLASSES,
+    FEATURES,
+    ROWS,
+    Base,
+    Classifier,
+    Fused,
+    Manual,
+    Pixels,
+    SumOverRows,
+    Tokens,
+    features,
+    images,
+    text,
+)
 
 
 def selection(score: Any = None, selector: Any = None, **kwargs: Any) -> BatchSelection:
@@ -77,11 +91,10 @@ class TestArguments:
 
     @pytest.mark.parametrize("name", ["a/b", ""])
     def test_name(self, name: str) -> None:
-        if name:
-            with pytest.raises(ArgumentError, match="BatchSelection.name must be a word without '/', got 'a/b'"):
-                selection(name=name)
-        else:
-            assert selection(name=name).name == "batch_selection"
+        with pytest.raises(ArgumentError, match=f"BatchSelection.name must be a word without '/', got '{name}'"):
+            selection(name=name)
+        with pytest.raises(ArgumentError, match=f"LossReweighting.name must be a word without '/', got '{name}'"):
+            LossReweighting(torch.ones_like, name=name)
 
     def test_two_callbacks_of_one_name(self) -> None:
         with pytest.raises(
@@ -196,11 +209,18 @@ class TestSteps:
 
     def test_a_module_that_sometimes_returns_nothing_skips_those_batches(self) -> None:
         class Sometimes(Classifier):
+            seen = ()
+
+            def on_train_batch_start(self, batch, batch_idx):
+                self.seen = (*self.seen, batch)
+
             def training_step(self, batch, batch_idx):
                 return None if batch_idx == 2 else super().training_step(batch, batch_idx)
 
         plain, ours = fit(Sometimes), fit(Sometimes, LossReweighting(torch.ones_like))
         assert same(weights_of(plain), weights_of(ours))
+        counted = fit(Sometimes, selection(selector=First(), keep=4))
+        assert [len(batch[1]) for batch in counted.lightning_module.seen] == [4, 4, 8, 4, 4, 4] * 2
 
     def test_a_fused_kernel(self) -> None:
         for callback in (selection(), LossReweighting(torch.ones_like)):
@@ -348,12 +368,19 @@ class TestReferences:
         with pytest.raises(error, match=message):
             fit(Classifier, selection(ReducibleLoss(reference), keep=4), data=loader(shuffle=False))
 
-    def test_an_untrained_module(self) -> None:
-        module = Classifier()
-        with torch.no_grad():
-            module.net[-1].weight.mul_(30)
-        with pytest.raises(ReferenceModelError, match="Train the reference longer"):
-            fit(Classifier, selection(ReducibleLoss(module)))
+    @pytest.mark.parametrize("seed", range(10))
+    @pytest.mark.parametrize(("kind", "make"), [(Classifier, features), (Tokens, text), (Pixels, images)])
+    def test_an_untrained_module(self, kind: type[Base], make: Any, seed: int) -> None:
+        torch.manual_seed(seed)
+        reference = kind()
+        with pytest.raises(ReferenceModelError, match="must predict the classes better|Train the reference longer"):
+            fit(kind, selection(ReducibleLoss(reference)), data=DataLoader([make(rows=256)], batch_size=None))
+
+    def test_a_module_that_learned_other_labels(self) -> None:
+        x, y = features(rows=64)
+        reference = fit(Classifier, data=DataLoader([(x, (y + 1) % CLASSES)] * 300, batch_size=None)).lightning_module
+        with pytest.raises(ReferenceModelError, match="on these classes in this order"):
+            fit(Classifier, selection(ReducibleLoss(reference)), data=DataLoader([(x, y)], batch_size=None))
 
     def test_a_checkpoint_of_another_module(self, tmp_path) -> None:
         torch.save({"net.0.weight": torch.zeros(2, FEATURES)}, tmp_path / "other.pt")

@@ -14,13 +14,14 @@ from lightning_select.batch import take_rows
 from lightning_select.callbacks.base import SelectionCallback, entropy
 from lightning_select.callbacks.choice import checked_scores, checked_selection, generator_at, name_of
 from lightning_select.callbacks.keep import check_keep, kept_count
+from lightning_select.callbacks.reference_check import check_reference
 from lightning_select.callbacks.stopwatch import Stopwatch
-from lightning_select.compat import next_batch_index, rank_zero_warn
-from lightning_select.errors import ArgumentError, ConfigurationError, ReferenceModelError
+from lightning_select.compat import next_batch_index
+from lightning_select.errors import ArgumentError, ConfigurationError
 from lightning_select.protocols import Score, SelectionContext, Selector
 from lightning_select.schedule import Anneal, Schedule, resolve
 from lightning_select.signals.base import Signals
-from lightning_select.signals.contract import contract_error
+from lightning_select.signals.contract import NothingReturnedError, contract_error
 from lightning_select.signals.reference import Reference, UsesReference, open_reference
 from lightning_select.signals.scoring import StepRunner, rows_of
 from lightning_select.types import Batch, Float, Int
@@ -73,7 +74,7 @@ class BatchSelection(SelectionCallback):
         id_key: str | int | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(name or "batch_selection", schedule)
+        super().__init__("batch_selection" if name is None else name, schedule)
         if not callable(score) or isinstance(score, type):
             raise ArgumentError(f"BatchSelection.score must be callable and no class, got {score!r}.")
         if not isinstance(selector, Selector) or isinstance(selector, type):
@@ -94,6 +95,7 @@ class BatchSelection(SelectionCallback):
         self._runner: StepRunner | None = None
         self._trainer: Any = None
         self._sized = False
+        self._measured = False
         self._stopwatch = Stopwatch()
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -109,7 +111,7 @@ class BatchSelection(SelectionCallback):
         if not pl_module.automatic_optimization and not hasattr(pl_module, "selection_step"):
             raise contract_error(pl_module, "manual optimisation, where the step itself steps the optimiser")
         self._trainer = trainer
-        self._sized = False
+        self._sized = self._measured = False
         self._state, self._reference_state, self._reference = {}, {}, None
         self._runner = self.interception.runner(train_mode=self.train_mode)
         if "reference_loss" in self._needs and isinstance(self.score, UsesReference):
@@ -138,7 +140,9 @@ class BatchSelection(SelectionCallback):
             return batch, None, None
         device = self._trainer.strategy.root_device
         with self._stopwatch.on(device):
-            signals = self._measure(batch)
+            signals = self._measure_unless_skipped(batch)
+            if signals is None:
+                return batch, None, None
             scores = checked_scores(name_of(score), score(signals), rows)
             place = (self.seed, step, next_batch_index(self._trainer), distributed.rank())
             context = SelectionContext(
@@ -169,6 +173,18 @@ class BatchSelection(SelectionCallback):
             )
         self._reference_state = dict(state_dict["reference"])
 
+    def _measure_unless_skipped(self, batch: Batch) -> Signals | None:
+        """The signals, or ``None`` for a batch that the step skips. Skipping the very first is an error."""
+        try:
+            signals = self._measure(batch)
+        except NothingReturnedError:
+            if not self._measured:
+                raise
+            self.say_once(f"{self.name} selects nothing from a batch for which training_step returns None.")
+            return None
+        self._measured = True
+        return signals
+
     def _measure(self, batch: Batch) -> Signals:
         if self._runner is None or self.interception is None:
             raise ConfigurationError(f"{self.name} must be set up by a Trainer's fit before it can score a batch.")
@@ -179,24 +195,16 @@ class BatchSelection(SelectionCallback):
         if self._reference is not None:
             losses = self._reference.losses(batch, ids)
             signals = replace(signals, reference_loss=losses)
-            self._judge_reference(signals, losses)
+            self._judge(self._reference, batch, signals, losses)
         return signals
 
-    def _judge_reference(self, signals: Signals, losses: Float[Tensor, "rows"]) -> None:
+    def _judge(self, reference: Reference, batch: Batch, signals: Signals, losses: Float[Tensor, "rows"]) -> None:
         """A table must know every row, and before the first step any reference must know the data better than we do."""
         owner = name_of(self.score)
-        if self._reference is not None and self._reference.needs_ids:
+        if reference.needs_ids:
             self._verdicts.note(owner, _known_losses, losses)
         if not self._checked and self._trainer.global_step == 0 and signals.loss is not None:
-            theirs, ours = float(losses.nanmean()), float(signals.loss.nanmean())
-            message = (
-                f"{owner}.reference must know the data better than the untrained model, got a mean loss of "
-                f"{theirs:.4g} on the first batch, where the model has {ours:.4g}. Train the reference longer."
-            )
-            if theirs >= ours and self._reference is not None and self._reference.trained_here:
-                rank_zero_warn(message)  # the data may be hard; that it was trained is certain
-            elif theirs >= ours:
-                raise ReferenceModelError(message)
+            check_reference(owner, reference, batch, signals.loss, losses)
 
     def _count(self, step: int, rows: int) -> int:
         keep = self.keep.at(step, self.total_steps) if isinstance(self.keep, Anneal) else self.keep

@@ -58,7 +58,7 @@ class LossReweighting(SelectionCallback):
         schedule: Schedule | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(name or "loss_reweighting", schedule)
+        super().__init__("loss_reweighting" if name is None else name, schedule)
         if not callable(weighting) or isinstance(weighting, type):
             raise ArgumentError(f"LossReweighting.weighting must be callable and no class, got {weighting!r}.")
         self.weighting = weighting

@@ -40,7 +40,8 @@ RULES: Mapping[str, Rule] = {
     ),
     "finite_losses": Rule(
         NonFiniteScoreError,
-        "{owner} must find at least one row with a finite loss, got {got:.0f}. The model or its input holds NaN.",
+        "{owner} must find at least one row with a finite loss, got {got:.0f}. The model or its input holds NaN. "
+        "Leave out rows whose input is not finite: 0 times NaN is NaN, so they spoil the model even at a weight of 0.",
     ),
     "index_range": Rule(SelectorError, "{owner} must return positions inside the batch, got {got:.0f}."),
     "index_twice": Rule(

@@ -10,7 +10,11 @@ from torch import Tensor, nn
 
 from lightning_select.errors import TrainingStepContractError
 
-__all__ = ["contract_error", "parse_output", "takes_batch_index"]
+__all__ = ["NothingReturnedError", "contract_error", "parse_output", "takes_batch_index"]
+
+
+class NothingReturnedError(TrainingStepContractError):
+    """The step returned ``None``, by which Lightning skips a batch."""
 
 
 def contract_error(module: nn.Module, seen: str) -> TrainingStepContractError:
@@ -43,6 +47,8 @@ def parse_output(module: nn.Module, output: Any, rows: int) -> tuple[Tensor, Ten
     loss = output
     if isinstance(output, Mapping):
         loss, losses = output.get("loss"), output.get("sample_loss")
+    if output is None:
+        raise NothingReturnedError(str(contract_error(module, "None instead of a loss")))
     if not isinstance(loss, Tensor):
         raise contract_error(module, f"{_kind(output)} instead of a loss")
     if losses is not None and (not isinstance(losses, Tensor) or losses.shape != (rows,)):
@@ -68,4 +74,4 @@ def takes_batch_index(module: nn.Module, step: Callable[..., Any]) -> bool:
 def _kind(output: Any) -> str:
     if isinstance(output, Mapping):
         return f"a dict with the keys {sorted(map(str, output))}"
-    return "None" if output is None else type(output).__name__
+    return type(output).__name__

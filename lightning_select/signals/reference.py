@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_select.errors import ReferenceModelError, RowIdError
+from lightning_select.signals.base import Signals
 from lightning_select.signals.holdout import Holdout, detached_copy, holdout_losses
 from lightning_select.signals.scoring import StepRunner
 from lightning_select.types import Batch, Float, Int
@@ -48,6 +49,9 @@ class Reference(Protocol):
 
     def losses(self, batch: Batch, ids: Int[Tensor, "rows"] | None) -> Float[Tensor, "rows"]:
         """Reference losses of the rows of a batch; NaN for a row that a table does not know."""
+
+    def evidence(self, batch: Batch) -> Signals | None:
+        """What else shows whether it knows the data: the logits and targets of a module, nothing of a table."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold so that a resumed run has the same reference."""
@@ -105,6 +109,9 @@ class _Table:
         inside = (ids >= 0) & (ids < self._table.shape[0])
         return torch.where(inside, self._table[ids.clamp(0, self._table.shape[0] - 1)], torch.nan)
 
+    def evidence(self, batch: Batch) -> None:
+        """Nothing but the losses."""
+
     def state_dict(self) -> dict[str, Any]:
         """The losses that were found by training; those that the user gave stay with the user."""
         return {} if self._holdout is None or self._table is None else {"table": self._table.cpu()}
@@ -140,9 +147,16 @@ class _Module:
 
     def losses(self, batch: Batch, ids: Int[Tensor, "rows"] | None) -> Float[Tensor, "rows"]:
         """Run the reference's own step on the batch."""
+        return self._measure(batch, "loss").need("loss", self._owner)
+
+    def evidence(self, batch: Batch) -> Signals:
+        """What it predicts, where its step shows it."""
+        return self._measure(batch, "logits", "targets")
+
+    def _measure(self, batch: Batch, *needs: str) -> Signals:
         if self._runner is None:
             raise ReferenceModelError(f"{self._owner}.reference must be prepared by a fit first, got no Trainer yet.")
-        return self._runner.measure(batch, {"loss"}).need("loss", self._owner)
+        return self._runner.measure(batch, needs)
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the module stays with the user."""

@@ -241,7 +241,7 @@ def test_a_table_is_asked_for_the_rows_of_the_batch() -> None:
 def test_references_of_every_kind_say_the_same(kind: str, tmp_path: Path) -> None:
     torch.manual_seed(5)
     known = Classifier()
-    fit(known, max_epochs=3)
+    fit(known, max_epochs=60)
     data = loader(shuffle=False)
     x, y = data.dataset.batch
     with torch.no_grad():
