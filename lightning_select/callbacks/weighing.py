@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_select.compat import keeping_buffers
+from lightning_select.batch import shallow_copy
+from lightning_select.compat import keeping_buffers, rank_zero_info
 from lightning_select.errors import TrainingStepContractError
 from lightning_select.signals.base import Signals
 from lightning_select.signals.capture import Capture
@@ -47,7 +48,9 @@ class WeighedStep:
         batch = args[0] if args else next(iter(kwargs.values()))
         batch_idx = args[1] if len(args) > 1 else kwargs.get("batch_idx")
         rows = rows_of(batch)
-        if not self._ask_module and not self._runner.ready:
+        # The step may take its batch apart (`batch.pop("labels")`), and may have to be run on it again.
+        again = batch if type(batch) in (tuple, list, Tensor) else shallow_copy(batch)
+        if not self._ask_module and not self._runner.is_ready(rows):
             self._ask_module = not self._is_readable(batch, batch_idx)
         with keeping_buffers(self._module), Capture(gated=True) as capture:
             output = step(*args, **kwargs)
@@ -61,17 +64,21 @@ class WeighedStep:
         run = Run.of(self._module, capture, loss, rows)
         shape = self._runner.shape_for(run.names)
         if shape is None or not shape.fits(run):
-            shape = self._runner.probe(batch, batch_idx)
+            shape = self._runner.probe(again, batch_idx)
             seen = "in a second run on the same"
             if shape.names != run.names:
                 raise contract_error(self._module, f"other reductions in training than {seen} batch")
-            if not shape.fits(run):
+            if not shape.fits(run, examined=True):
                 raise contract_error(self._module, f"loss terms of other sizes {seen} {rows} rows")
         count = rows
         if shape.own_rows:
             layouts = zip(capture.records, shape.layouts, strict=True)
             count = next(record.terms.values.shape[0] for record, layout in layouts if layout is not None)
         weights = weigh(lambda: row_losses(run, shape), count)
+        if rows > 1 and not shape.sure:
+            name = type(self._module).__name__
+            rank_zero_info(f"{name}: the rows of this batch do not tell which losses are theirs; it trains unweighted.")
+            return output
         if weights is not None and shape.single:
             put_gate(loss).scale = weights.reshape(loss.shape)
         elif weights is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,9 +12,12 @@ from torch import Tensor, nn
 from lightning_select.batch import take_rows, tensors_of
 from lightning_select.errors import BatchFormatError
 from lightning_select.signals.contract import contract_error
+from lightning_select.signals.findings import findings_of
+from lightning_select.signals.jitter import jittered
 from lightning_select.signals.noise import RowNoise
 from lightning_select.signals.order import Finding
-from lightning_select.signals.probe import Run, StepShape, findings_of, refuse_unreadable, shape_of
+from lightning_select.signals.probe import Run, StepShape
+from lightning_select.signals.shaping import refuse_unreadable, shape_of
 from lightning_select.types import Batch, Int
 
 __all__ = ["device_of", "examine"]
@@ -45,16 +49,17 @@ def examine(module: nn.Module, run: RunStep, batch: Batch, rows: int) -> StepSha
     """
     order = torch.arange(rows, device=device_of(batch))
     few = _run_few(run, batch, order) or run(batch, grad=True)[0]
-    connected = tuple(coefficient is not None for coefficient in few.coefficients)
-    noise = RowNoise(rows)
-    full, losses = run(batch, connected=connected, noise=noise)
-    moved = _run_moved(run, batch, order.flip(0))
-    findings = findings_of(few, full, moved, order.flip(0))
-    shape = shape_of(few, full, findings)
-    if losses is None:
-        if _shuffles(run, batch, rows, few, findings, drawn=noise.shuffles) or (
-            not shape.readable and _sorts(run, batch, order, full, findings)
-        ):
+    look = _look(run, batch, few, order)
+    full, findings = look.full, look.findings
+    if any(finding is not None and finding.sign == "alike" for finding in findings):
+        with jittered(module):
+            look = replace(_look(run, batch, few, order), full=full)
+        findings = look.findings
+    alike = _reordered(batch, order.flip(0)) is None
+    unsure = any(f is not None and f.ambiguous and (alike or f.sign == "alike") for f in findings)
+    shape = shape_of(few, full, findings, sure=not unsure)
+    if look.losses is None:
+        if look.reorders:
             raise contract_error(
                 module,
                 "loss terms in an order that is not that of the rows: the step reorders its rows (it shuffles, sorts "
@@ -62,6 +67,36 @@ def examine(module: nn.Module, run: RunStep, batch: Batch, rows: int) -> StepSha
             )
         refuse_unreadable(shape, full)
     return shape
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What the step does when the rows of the batch change places.
+
+    Attributes:
+        full: The step on the batch.
+        losses: The row losses that it returned, if it did.
+        findings: Where the rows are in each reduction.
+        reorders: Does it seem to reorder its rows?
+    """
+
+    full: Run
+    losses: Tensor | None
+    findings: list[Finding | None]
+    reorders: bool
+
+
+def _look(run: RunStep, batch: Batch, few: Run, order: Int[Tensor, "rows"]) -> _Look:
+    rows = order.shape[0]
+    noise = RowNoise(rows)
+    full, losses = run(batch, connected=tuple(one is not None for one in few.coefficients), noise=noise)
+    moved = _run_moved(run, batch, order.flip(0))
+    findings = findings_of(few, full, moved, order.flip(0))
+    reorders = losses is None and (
+        _shuffles(run, batch, rows, few, findings, drawn=noise.shuffles)
+        or (not shape_of(few, full, findings).readable and _sorts(run, batch, order, full, findings))
+    )
+    return _Look(full, losses, findings, reorders)
 
 
 def _run_few(run: RunStep, batch: Batch, order: Int[Tensor, "rows"]) -> Run | None:
@@ -79,14 +114,21 @@ def _run_few(run: RunStep, batch: Batch, order: Int[Tensor, "rows"]) -> Run | No
 
 def _run_moved(run: RunStep, batch: Batch, order: Int[Tensor, "rows"], **how: Any) -> Run | None:
     """The step on the rows in another order; ``None`` where the module insists on theirs."""
-    with torch.no_grad():
-        moved = take_rows(batch, order)
-    if all(torch.equal(one, other) for one, other in zip(tensors_of(batch), tensors_of(moved), strict=True)):
-        return None  # the rows are alike, or the same from both ends
+    moved = _reordered(batch, order)
+    if moved is None:
+        return None
     try:
         return run(moved, noise=RowNoise(order.shape[0], order), **how)[0]
     except Exception:  # packing, for one, asks for rows that are sorted by their lengths
         return None
+
+
+def _reordered(batch: Batch, order: Int[Tensor, "rows"]) -> Batch | None:
+    """The rows in another order; ``None`` where that is the same: they are alike, or the same from both ends."""
+    with torch.no_grad():
+        moved = take_rows(batch, order)
+    pairs = zip(tensors_of(batch), tensors_of(moved), strict=True)
+    return None if all(torch.equal(one, other) for one, other in pairs) else moved
 
 
 def _shuffles(run: RunStep, batch: Batch, rows: int, few: Run, findings: list[Finding | None], *, drawn: bool) -> bool:

@@ -11,24 +11,28 @@ from torch import Tensor
 from lightning_select.compat import output_size
 from lightning_select.signals.records import Record
 
-__all__ = ["hides_a_reduction", "mixes"]
+__all__ = ["dependencies", "hides_a_reduction"]
 
 _COEFFICIENTS = 64
 """Up to so many numbers, a parameter is taken for learned weights of the losses and not for part of a loss."""
 
 
-def mixes(records: Sequence[Record]) -> list[bool]:
-    """Which reductions only combine others (``torch.stack([loss_1, loss_2]).sum()``)?"""
-    before: list[Tensor] = []
-    found = []
-    for record in records:
-        depends = False
+def dependencies(records: Sequence[Record]) -> list[set[int]]:
+    """Places of the earlier reductions that each one depends on.
+
+    A loss that only combines others does (``torch.stack([loss_1, loss_2]).sum()``), and so does one whose terms pass
+    through a number on their way (a spectral norm, a mean over the batch that they are divided by).
+    """
+    found: list[set[int]] = []
+    before: list[tuple[int, Tensor]] = []
+    for place, record in enumerate(records):
+        grads: Sequence[Tensor | None] = []
         if record.connected and before:
             start = torch.ones_like(record.scalar)
-            grads = torch.autograd.grad(record.scalar, before, start, retain_graph=True, allow_unused=True)
-            depends = any(grad is not None for grad in grads)
-        found.append(depends)
-        before += [record.scalar] if record.connected else []
+            scalars = [scalar for _, scalar in before]
+            grads = torch.autograd.grad(record.scalar, scalars, start, retain_graph=True, allow_unused=True)
+        found.append({number for (number, _), grad in zip(before, grads, strict=False) if grad is not None})
+        before += [(place, record.scalar)] if record.connected else []
     return found
 
 

@@ -33,15 +33,17 @@ class Finding:
         sign: What the terms did when the rows changed places:
 
             * ``moved``: they went with their rows (``nearly``: all but a little);
-            * ``alike``: they are all the same, so there is nothing to tell them apart by, and nothing to lose;
+            * ``alike``: they are all the same, so there is nothing to tell them apart by;
             * ``still``: they stayed, although there are as many of them as rows (``sorted`` by something, or noise);
             * ``shuffled``: they are the very same terms, but neither where they were nor where the rows went;
             * ``changed``: they are other terms (noise of each place, or rows that act on each other);
             * ``unknown``: there was nothing to compare.
+        ambiguous: Are other layouts possible that ``sign`` does not exclude?
     """
 
     layout: Layout | None
     sign: Literal["moved", "nearly", "alike", "still", "shuffled", "changed", "unknown"] = "unknown"
+    ambiguous: bool = False
 
 
 def find_rows(
@@ -67,8 +69,11 @@ def find_rows(
         possible = [layout for layout in possible if sizes[layout.axis] * rows == values.shape[layout.axis] * count]
         if not possible:
             return Finding(Layout(0, own=True) if sizes[0] != values.shape[0] else None)
-    if not possible or moved is None or moved[0].shape != values.shape:
-        return Finding(possible[0] if possible else None)
+    other = moved is not None and moved[0].shape != values.shape
+    if not possible or (other and not compared):
+        return Finding(None)
+    if moved is None or other:
+        return Finding(possible[0], ambiguous=len(possible) > 1)
     return _compare(values, *moved, possible, sure=compared)
 
 
@@ -79,7 +84,7 @@ def _compare(
     went = [_distance(_reorder(values, layout, order), moved) for layout in possible]
     best = min(went)
     if max(best, stayed) <= _NOTHING * _distance(values, torch.zeros_like(values)):
-        return Finding(possible[0], "alike")
+        return Finding(possible[0], "alike", ambiguous=len(possible) > 1)
     layout = next(layout for layout, distance in zip(possible, went, strict=True) if distance <= 2 * best)
     if best <= _EXACTLY * stayed:
         return Finding(layout, "moved")

@@ -117,9 +117,12 @@ def _rows_in_arguments(name: str, arguments: Mapping[str, Any]) -> bool:
         return False
     if name == "triplet_margin_with_distance_loss":  # the distance may have parameters of its own
         return False
-    if name not in _ELEMENT_LOSSES:
-        return True
-    return len({v.shape for key, v in arguments.items() if isinstance(v, Tensor) and key not in SHARED}) == 1
+    shapes = {v.shape for key, v in arguments.items() if isinstance(v, Tensor) and key not in SHARED}
+    if name in _ELEMENT_LOSSES:
+        return len(shapes) == 1
+    if name in _ROW_LOSSES and name != "ctc_loss":  # an anchor or a prototype may be broadcast over the rows
+        return len({shape[:1] for shape in shapes}) == 1
+    return True
 
 
 def _loss_terms(func: Callable[..., Tensor], arguments: Mapping[str, Any], reduction: str) -> Terms:

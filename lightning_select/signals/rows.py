@@ -22,6 +22,7 @@ class Layout:
         axis: The axis.
         inner: With several entries per row, whether the row is the fast index (two augmented views stacked on each
             other: entry ``i`` is row ``i % rows``) or the slow one (tokens of a text: entry ``i`` is row ``i // k``).
+            ``None``: there was one entry per row, which does not say.
         own: The entries are rows of the loss's own making (a module that re-windows its batch): there is one per
             entry, and they cannot be traced back to rows of the batch.
         masked: The axis is one of a mask, and the entries are those that it let through. ``None``: no mask was seen,
@@ -29,7 +30,7 @@ class Layout:
     """
 
     axis: int
-    inner: bool = False
+    inner: bool | None = None
     own: bool = False
     masked: bool | None = None
 
@@ -38,7 +39,7 @@ def candidates(shape: torch.Size | tuple[int, ...], rows: int) -> Iterator[Layou
     """Every layout under which a tensor of this shape could hold ``rows`` rows, the most usual first."""
     for axis, size in enumerate(shape):
         if rows and size and size % rows == 0:
-            yield Layout(axis)
+            yield Layout(axis, inner=False if size > rows else None)
             if size > rows:
                 yield Layout(axis, inner=True)
 

@@ -15,11 +15,12 @@ from lightning_select.compat import next_batch_index, rank_zero_info
 from lightning_select.errors import BatchFormatError
 from lightning_select.signals.base import Signals
 from lightning_select.signals.capture import Capture
-from lightning_select.signals.contract import contract_error, parse_output, takes_batch_index
+from lightning_select.signals.contract import contract_error, manual_error, parse_output, takes_batch_index
 from lightning_select.signals.experiments import device_of, examine
 from lightning_select.signals.generators import Generators
 from lightning_select.signals.gradients import GradientKeeper
 from lightning_select.signals.noise import RowNoise, skip_draws
+from lightning_select.signals.optimizers import options_kept
 from lightning_select.signals.probe import Run, StepShape
 from lightning_select.signals.quiet import muted
 from lightning_select.signals.reading import read_signals
@@ -78,23 +79,26 @@ class StepRunner:
         rows = rows_of(batch)
         if hasattr(self._module, "selection_step"):
             return self._attempt(self._ask_module, batch, rows)
-        guess = self._last or next(iter(self._shapes.values()), None) or self.probe(batch)
+        known = self._last or next(iter(self._shapes.values()), None)
         for _ in range(3):
-            signals, names = self._attempt(self._read, batch, guess, needs)
+            guess = known or self.probe(batch)
+            signals, names = self._attempt(self._read, batch, guess, needs, examined=known is None)
             if signals is not None:
                 self._last = guess
                 return signals
-            guess = self.shape_for(names) or self.probe(batch)
+            known = self.shape_for(names)
         raise contract_error(self._module, f"other reductions in every pass over one batch, at last {list(names)}")
 
-    def _read(self, batch: Batch, guess: StepShape, needs: Collection[str]) -> tuple[Signals | None, tuple[str, ...]]:
+    def _read(
+        self, batch: Batch, guess: StepShape, needs: Collection[str], *, examined: bool
+    ) -> tuple[Signals | None, tuple[str, ...]]:
         """One scoring pass, read as a step of shape ``guess``; no signals where it turns out to be another."""
         eager = self._eager or "hidden" in needs
         with self._running(batch, connected=guess.connected, want_linear="hidden" in needs, eager=eager) as step:
             run, losses = step()
             if losses is not None:
                 return Signals(loss=losses.float()), run.names
-            if run.names != guess.names or not guess.fits(run):
+            if run.names != guess.names or not guess.fits(run, examined=examined):
                 known = self._shapes.get(run.names)
                 if known is not None and not known.fits(run):
                     del self._shapes[run.names]
@@ -107,10 +111,9 @@ class StepRunner:
         self._eager = True
         return None, run.names
 
-    @property
-    def ready(self) -> bool:
-        """Was any step probed yet?"""
-        return bool(self._shapes)
+    def is_ready(self, rows: int) -> bool:
+        """Was any step probed yet, and on a batch that shows where its rows are, if there are several now?"""
+        return bool(self._shapes) and (rows == 1 or all(shape.sure for shape in self._shapes.values()))
 
     def shape_for(self, names: tuple[str, ...]) -> StepShape | None:
         """What is known of steps that make these reductions, or ``None`` where none was probed yet."""
@@ -127,7 +130,7 @@ class StepRunner:
             TrainingStepContractError: The step shows no loss per row.
         """
         if not getattr(self._module, "automatic_optimization", True):
-            raise contract_error(self._module, "manual optimisation, where the step itself steps the optimiser")
+            raise manual_error(self._module)
 
         def run(batch: Batch, **how: Any) -> tuple[Run, Tensor | None]:
             with self._running(batch, batch_idx=batch_idx, eager=True, **how) as step:
@@ -210,6 +213,7 @@ class StepRunner:
         tensors = tuple(tensors_of(batch))
         stack.enter_context(self._generators.kept(device_of(tensors)))
         stack.enter_context(muted(self._module, self._trainer))
+        stack.enter_context(options_kept(self._trainer))
         stack.enter_context(self._gradients.kept(tensors, grad=grad))
         stack.enter_context(self._keeper.kept(tensors))
         if not self._train_mode:

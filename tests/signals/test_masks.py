@@ -431,4 +431,6 @@ def test_layouts_say_that_a_mask_stands_before_the_terms() -> None:
     module = TimeFirst()
     assert StepRunner(module, None, module.training_step).probe(padded(RAGGED)).layouts == (Layout(1, masked=True),)
     module = Flat()
-    assert StepRunner(module, None, module.training_step).probe(padded(RAGGED)).layouts == (Layout(0, masked=True),)
+    assert StepRunner(module, None, module.training_step).probe(padded(RAGGED)).layouts == (
+        Layout(0, inner=False, masked=True),
+    )
