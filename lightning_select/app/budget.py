@@ -33,7 +33,7 @@ def budget_in_steps(config: DictConfig) -> dict[str, Any]:
     if epochs is None or epochs > 0:
         whole = math.ceil(batches / trainer.get("accumulate_grad_batches", 1)) * (1000 if epochs is None else epochs)
         steps = whole if steps < 1 else min(steps, whole)
-    if by_epoch is not None:
+    if by_epoch is not None and not isinstance(every, str):  # days:hours:minutes:seconds stay what they are
         share = 1.0 if every is None else every
         every = batches * by_epoch if share == 1.0 and isinstance(share, float) else share
         every = every if isinstance(every, int) else max(1, int(batches * every))

@@ -6,17 +6,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import hydra.utils
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_select.app.hydra_versions import TRUST
-from lightning_select.errors import ConfigurationError
+from lightning_select.errors import ConfigurationError, SelectionError
 
 __all__ = ["build_callbacks", "build_data", "build_model", "build_trainer", "instantiate"]
 
 
 def instantiate(config: Any, **kwargs: Any) -> Any:
-    """The object that a config with a ``_target_`` describes, with plain lists and dicts for arguments."""
-    return hydra.utils.instantiate(config, _convert_="all", **TRUST, **kwargs)
+    """The object that a config with a ``_target_`` describes, with plain lists and dicts for arguments.
+
+    Raises:
+        SelectionError: As the class raised it; Hydra would put it into one of its own.
+    """
+    try:
+        return hydra.utils.instantiate(config, _convert_="all", **TRUST, **kwargs)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, SelectionError):
+            raise error.__cause__ from error
+        raise
 
 
 def build_model(config: DictConfig) -> Any:

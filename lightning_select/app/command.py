@@ -9,15 +9,20 @@ from contextlib import contextmanager
 
 import hydra
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from lightning_select.app.checks import check_settings, digits_notice
 from lightning_select.app.compare import compare
 from lightning_select.app.config_path import PRIMARY, app_folder, register_configs
+from lightning_select.app.console import complain, say
 from lightning_select.app.fit import fit
 from lightning_select.app.hints import explain, missing_groups
 from lightning_select.app.hydra_versions import BASE
 from lightning_select.app.methods import GROUP
-from lightning_select.errors import ConfigurationError
+from lightning_select.errors import ConfigurationError, SelectionError
 
 __all__ = ["main"]
 
@@ -32,16 +37,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     arguments = _prepared(sys.argv[1:] if arguments is None else arguments)
     started: list[bool] = []
+    notices: list[str] = []
 
     def run(config: DictConfig) -> None:
         started.append(True)
-        task = _TASKS.get(config.task)
-        if task is None:
-            raise ConfigurationError(f"task must be one of {', '.join(_TASKS)}, got {config.task!r}.")
-        if any("/" in str(key) for key in config):  # Hydra makes a key of +callbacks/selektion=uds, and goes on
-            raise ConfigurationError(" ".join(missing_groups(arguments)))
-        with _threads(config.threads):
-            task(config)
+        with _in_a_sentence():
+            _check(config, arguments)
+            notices.append(digits_notice(config))
+            if notices[-1]:
+                say(f"Notice: {notices[-1]}")
+            with _threads(config.threads):
+                _TASKS[config.task](config)
+        notices.clear()
 
     register_configs()
     with _as_program(arguments):
@@ -50,7 +57,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except SystemExit as stop:
             if stop.code and not started:
                 sys.stderr.write(explain(arguments))
+            if stop.code and any(notices):  # once more, below what the module made of such batches
+                complain(f"hint: {notices[-1]}")
             raise
+
+
+def _check(config: DictConfig, arguments: Sequence[str]) -> None:
+    """Refuse what no task can use."""
+    if config.task not in _TASKS:
+        raise ConfigurationError(f"task must be one of {', '.join(_TASKS)}, got {config.task!r}.")
+    if any("/" in str(key) for key in config):  # Hydra makes a key of +callbacks/selektion=uds, and goes on
+        raise ConfigurationError(" ".join(missing_groups(arguments)))
+    check_settings(config)
+
+
+@contextmanager
+def _in_a_sentence() -> Iterator[None]:
+    """Show errors of our own without a traceback, unless HYDRA_FULL_ERROR=1 asks for it."""
+    try:
+        yield
+    except SelectionError as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        if HydraConfig.get().mode == RunMode.MULTIRUN:  # maybe in a process of its own: Hydra brings it home
+            raise CompactHydraException(f"lightning-select: error: {error}") from error
+        complain(f"error: {error}")
+        raise SystemExit(1) from error
 
 
 def _prepared(arguments: Sequence[str]) -> list[str]:

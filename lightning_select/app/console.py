@@ -10,13 +10,19 @@ from contextlib import contextmanager
 
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 
-__all__ = ["hush", "say"]
+__all__ = ["complain", "hush", "say"]
 
 
 def say(text: str) -> None:
     """Write a line (or several) to standard output, at once."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
+
+
+def complain(text: str) -> None:
+    """Write a line to standard error, in the name of the command."""
+    sys.stderr.write(f"lightning-select: {text}\n")
+    sys.stderr.flush()
 
 
 @contextmanager

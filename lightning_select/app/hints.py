@@ -29,7 +29,7 @@ def explain(arguments: Sequence[str]) -> str:
     paragraphs = missing_groups(arguments)
     for override, key in keys.items():
         if config is not None and key not in groups and "/" not in key and not override.startswith("+"):
-            paragraphs += _missing_key(key, config)
+            paragraphs += _missing_key(override, key, config)
     return "".join(f"\n{paragraph}\n" for paragraph in paragraphs)
 
 
@@ -53,15 +53,17 @@ def _keys(arguments: Sequence[str]) -> dict[str, str]:
     return {override: override.partition("=")[0].lstrip("+~").partition("@")[0] for override in overrides}
 
 
-def _missing_key(key: str, config: DictConfig) -> list[str]:
+def _missing_key(override: str, key: str, config: DictConfig) -> list[str]:
     """What the deepest part of the config that ``key`` reaches holds, unless it reaches its goal."""
     place: Any = config
     parts = key.split(".")
     for depth, part in enumerate(parts):
-        if not isinstance(place, DictConfig) or part not in place:
+        names = [str(name) for name in place] if isinstance(place, DictConfig) else []
+        if part not in names:  # a key without a value (???) is there, although OmegaConf says it is not
             where = ".".join(parts[:depth]) or "the config"
-            kinds = list(place) if isinstance(place, DictConfig) else []
-            return [_missing(f"key '{part}' in {where}", part, "Keys", [str(kind) for kind in kinds])]
+            told = _missing(f"key '{part}' in {where}", part, "Keys", names)
+            new = "_target_" in (names if part == parts[-1] else parts[-1:])
+            return [f"{told} A new key takes a plus: +{override}" if new and not override.startswith("~") else told]
         place = place._get_node(part) if OmegaConf.is_missing(place, part) else place[part]
     return []
 

@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from lightning_select.app.batch_size import batch_size_of
 from lightning_select.errors import ConfigurationError
 
 __all__ = ["GROUP", "UNIFORM", "Method", "compose_method", "list_recipes", "read_methods"]
@@ -38,22 +39,23 @@ def list_recipes() -> list[str]:
     return sorted(set(loader.get_group_options(GROUP, results_filter=ObjectType.CONFIG)) - {NONE})
 
 
-def read_methods(entries: Sequence[Any], recipes: Sequence[str]) -> list[Method]:
+def read_methods(entries: Any, recipes: Sequence[str]) -> list[Method]:
     """The methods that ``methods=[...]`` names.
 
     Args:
         entries: ``uniform``, names of recipes, or a name of one's own with overrides, as ``{name: {key: value}}`` or
             ``{name: [override, ...]}``. The overrides say which recipe is meant (``callbacks/selection: uds``), unless
-            the name is that of a recipe.
+            the name is that of a recipe. A single name needs no list.
         recipes: Names that exist.
 
     Raises:
         ConfigurationError: A name is unknown or occurs twice, or an entry is of another form.
     """
+    entries = entries if isinstance(entries, list) else [entries]
     methods = [_read(entry, recipes) for entry in entries]
     twice = [name for name, times in Counter(method.name for method in methods).items() if times > 1]
     if twice or not methods:
-        raise ConfigurationError(f"methods must be at least one, each with a name of its own, got {list(entries)}.")
+        raise ConfigurationError(f"methods must be at least one, each with a name of its own, got {entries}.")
     return methods
 
 
@@ -64,7 +66,7 @@ def compose_method(method: Method, seed: int, batch_size_key: str | None) -> Dic
     every training step, of reference models too, sees as many rows as the config asks for.
 
     Raises:
-        ConfigurationError: The command line already chooses a method, or ``batch_size_key`` is not in the config.
+        ConfigurationError: The command line already chooses a method, or ``batch_size_key`` names no whole number.
     """
     state = HydraConfig.get()
     overrides = list(state.overrides.task)
@@ -74,12 +76,7 @@ def compose_method(method: Method, seed: int, batch_size_key: str | None) -> Dic
     overrides = [override for override in overrides if _key(override) not in replaced]
     config = compose(state.job.config_name, overrides=[*overrides, f"seed={seed}", *method.overrides])
     if batch_size_key is not None:
-        size = OmegaConf.select(config, batch_size_key)
-        if not isinstance(size, int):
-            raise ConfigurationError(
-                f"compare.batch_size_key must name a whole number of the config, got {batch_size_key!r}, which is "
-                f"{size!r}. With compare.batch_size_key=null all methods draw the same batches."
-            )
+        size = batch_size_of(config, batch_size_key)
         with open_dict(config):
             OmegaConf.update(config, batch_size_key, round(size / _kept_share(config)))
             for callback in (config.get("callbacks") or {}).values():

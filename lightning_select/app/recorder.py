@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,11 @@ from lightning_select.callbacks.loss_reweighting import LossReweighting
 from lightning_select.compat import Callback
 from lightning_select.errors import ConfigurationError
 
-__all__ = ["Point", "Recorder", "logged_metric"]
+__all__ = ["MissingMetricError", "Point", "Recorder", "logged_metric"]
+
+
+class MissingMetricError(ConfigurationError):
+    """The module logs no metric of the name that the config gives."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +92,17 @@ class Recorder(Callback):
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Record, and let the clock run on.
 
+        The sanity check before training only shows whether the metric is there, so that nobody trains for nothing. A
+        module that logs nothing in it may do so later.
+
         Raises:
-            ConfigurationError: Validation does not log the metric.
+            MissingMetricError: Validation does not log the metric.
         """
-        if not trainer.sanity_checking:
-            value = logged_metric(trainer, self._metric, "compare.metric must be logged by validation")
+        if trainer.sanity_checking:
+            if trainer.callback_metrics:
+                logged_metric(trainer, self._metric, "compare.metric", "validation")
+        else:
+            value = logged_metric(trainer, self._metric, "compare.metric", "validation")
             point = Point(trainer.global_step, self._count.rows, self.seconds, value)
             self.points.append(point)
             if self._report is not None:
@@ -130,14 +141,24 @@ class Recorder(Callback):
         self.seconds += time.perf_counter() - self._started
 
 
-def logged_metric(trainer: Any, name: str, rule: str) -> float:
+def logged_metric(trainer: Any, name: str, key: str, stage: str) -> float:
     """The latest value of a metric that the module logged.
 
+    Args:
+        trainer: The Trainer.
+        name: Name of the metric.
+        key: The setting that names it.
+        stage: Who should have logged it.
+
     Raises:
-        ConfigurationError: It logged none of that name; ``rule`` says who should have.
+        MissingMetricError: It logged none of that name; the message says what to write instead.
     """
     value = trainer.callback_metrics.get(name)
-    if value is None:
-        known = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
-        raise ConfigurationError(f"{rule}, got {name!r}; logged: {known}.")
-    return float(value)
+    if value is not None:
+        return float(value)
+    known = sorted(trainer.callback_metrics)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    way = f"Write {key}={near[0]}" if near else f"Set {key} to one of them" if known else "Log it with self.log"
+    raise MissingMetricError(
+        f"{key} must be logged by {stage}, got {name!r}; logged: {', '.join(known) or 'nothing'}. {way}."
+    )

@@ -24,6 +24,7 @@ class Run:
         seed: The seed.
         error: Why it failed; empty where it did not.
         final: The final metric, from test data where there is some.
+        final_metric: Its name.
         steps: Optimiser steps.
         samples: Rows that went through a forward pass.
         seconds: Time of training, with scoring and reference models, without evaluations.
@@ -36,6 +37,7 @@ class Run:
     seed: int
     error: str = ""
     final: float | None = None
+    final_metric: str = ""
     steps: int = 0
     samples: int = 0
     seconds: float = 0.0

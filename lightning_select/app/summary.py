@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lightning_select.app.methods import UNIFORM
 from lightning_select.app.recorder import Point
 from lightning_select.app.runs import Run
 
-__all__ = ["Outcome", "Summary", "outcomes_of", "reached", "summarise", "target_of"]
+__all__ = ["Outcome", "Summary", "alike", "outcomes_of", "reached", "summarise", "target_of"]
 
 _SMOOTHED = 3
 """Evaluations whose mean must reach the target, so that one lucky evaluation does not."""
@@ -61,6 +61,19 @@ class Summary:
     rows_per_step: float | None
     flagged_share: float | None
     seconds: float | None
+
+
+def alike(runs: Sequence[Run], metric: str) -> tuple[list[Run], str]:
+    """The runs with one final metric, and its name.
+
+    Where only some of them were tested (a method may bring a module of its own), all end with the last value of the
+    curve, ``metric``, because a test value cannot be compared with it.
+    """
+    names = {run.final_metric for run in runs if not run.error}
+    if len(names) == 1:
+        return list(runs), names.pop()
+    last = [run if run.error else replace(run, final=run.points[-1].value, final_metric=metric) for run in runs]
+    return last, metric
 
 
 def target_of(runs: Iterable[Run], fixed: float | None, *, higher: bool) -> float | None:

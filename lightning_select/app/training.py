@@ -25,7 +25,7 @@ _QUIET = {
     "enable_checkpointing": False,
     "enable_progress_bar": False,
     "enable_model_summary": False,
-    "num_sanity_val_steps": 0,
+    "num_sanity_val_steps": 1,  # shows what validation logs; Lightning keeps it from the random numbers of training
 }
 
 
@@ -67,14 +67,16 @@ def train_one(
         trainer.fit(model, datamodule=data)
     if not recorder.points:
         raise ConfigurationError("task=compare must evaluate at least once, got no validation. Set val_check_interval.")
-    final = recorder.points[-1].value
+    final, final_metric = recorder.points[-1].value, settings.metric
     if has_test(model, data):
         trainer.test(model, datamodule=data, verbose=False)
-        final = logged_metric(trainer, settings.final_metric, "compare.final_metric must be logged by test")
+        final_metric = settings.final_metric
+        final = logged_metric(trainer, final_metric, "compare.final_metric", "test")
     return Run(
         method=method,
         seed=seed,
         final=final,
+        final_metric=final_metric,
         steps=trainer.global_step,
         samples=count.rows,
         seconds=recorder.seconds,

@@ -9,7 +9,7 @@ import torch
 from hydra.errors import HydraException
 
 from lightning_select.app import main
-from lightning_select.errors import ConfigurationError
+from lightning_select.errors import ConfigurationError, SelectionError
 from tests.app import tiny
 from tests.app.conftest import TINY
 
@@ -116,6 +116,90 @@ def test_a_misspelt_argument_of_a_recipe_is_told_what_exists(capsys, monkeypatch
         main(["callbacks/selection=uds", "callbacks.selection.kep=0.5"])
     told = capsys.readouterr().err
     assert "There is no key 'kep' in callbacks.selection. Did you mean 'keep'? Keys: score, selector, " in told
+
+
+@pytest.mark.parametrize("override", ["model.lr=0.05", "trainer.precision=16", "callbacks.note._target_=my.Note"])
+def test_a_new_key_is_told_of_the_plus(override, capsys, monkeypatch) -> None:
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    with pytest.raises(SystemExit, match="1"):
+        main(["model._target_=my.Module", "data._target_=my.DataModule", override])
+    hints = [line for line in capsys.readouterr().err.splitlines() if line.startswith("There is no")]
+    assert len(hints) == 1
+    assert hints[0].endswith(f"A new key takes a plus: +{override}")
+
+
+def test_a_key_outside_of_any_class_is_not_told_of_the_plus(capsys, monkeypatch) -> None:
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    with pytest.raises(SystemExit, match="1"):
+        main(["callbacks.selection.keep=0.5"])
+    told = capsys.readouterr().err
+    assert "There is no key 'keep' in callbacks.selection. Keys: none." in told
+    assert "takes a plus" not in told
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["task=fitt"], "lightning-select: error: task must be one of fit, compare, got 'fitt'.\n"),
+        (
+            ["data.noise=1.5"],
+            "lightning-select: error: Digits.noise must be in [0, 1], got 1.5.\n",
+        ),  # within instantiate
+    ],
+)
+def test_errors_of_our_own_are_a_sentence(launch, capsys, monkeypatch, overrides, told) -> None:
+    with pytest.raises(SelectionError, match="must be"):
+        launch(*overrides)
+    capsys.readouterr()
+    monkeypatch.delenv("HYDRA_FULL_ERROR")
+    with pytest.raises(SystemExit, match="1"):
+        launch(*overrides)
+    assert capsys.readouterr().err == told
+
+
+def test_errors_of_our_own_are_a_sentence_in_a_sweep_too(capsys, monkeypatch, tmp_path) -> None:
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    with pytest.raises(SystemExit, match="1"):
+        main(["-m", "task=fitt,fits", f"hydra.sweep.dir={tmp_path}"])
+    told = capsys.readouterr()
+    assert "lightning-select: error: task must be one of fit, compare, got 'fitt'." in told.err
+    assert "Traceback" not in told.err
+    assert "task=fits" in told.out  # the first job does not end the sweep
+
+
+def test_errors_of_others_keep_their_traceback(launch, capsys, monkeypatch) -> None:
+    monkeypatch.delenv("HYDRA_FULL_ERROR")
+    with pytest.raises(SystemExit, match="1"):
+        launch(*TINY, "+callbacks.crash._target_=tests.app.tiny.Crash")
+    told = capsys.readouterr().err
+    assert "Traceback (most recent call last):" in told
+    assert "RuntimeError: it went wrong" in told
+    assert "hint:" not in told
+
+
+def test_a_module_that_fails_on_data_nobody_asked_for_is_told_so_last(launch, capsys, monkeypatch) -> None:
+    monkeypatch.delenv("HYDRA_FULL_ERROR")
+    overrides = [override for override in TINY if "data" not in override]
+    with pytest.raises(SystemExit, match="1"):
+        launch(*overrides, "model._target_=tests.app.tiny.Tuples")
+    told = capsys.readouterr().err
+    assert "\nKeyError: 0\n" in told
+    hint = "lightning-select: hint: tests.app.tiny.Tuples is trained on the bundled digits, batches of {'x', 'y', "
+    assert told.splitlines()[-1].startswith(hint)
+
+
+def test_a_comparison_in_which_all_fail_exits_with_one(tmp_path) -> None:
+    """In a fresh process, for the exit status."""
+    crash = "+callbacks.crash._target_=tests.app.tiny.Crash"
+    overrides = [*TINY, "task=compare", "methods=[uniform,max_loss]", "seeds=1", crash]
+    code = f"from lightning_select.app import main; main({overrides!r})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "max_loss failed in 1 run: RuntimeError: it went wrong" in done.stdout
+    assert done.stderr.splitlines()[-1].startswith(
+        "lightning-select: error: task=compare must have a run that finishes"
+    )
+    assert "Traceback" not in done.stderr
 
 
 def test_groups_of_the_user_are_known_too(tmp_path, capsys, monkeypatch) -> None:

@@ -155,6 +155,11 @@ def test_a_killed_comparison_keeps_its_finished_runs(tmp_path) -> None:
         (["methods=[{uds:{callbacks.selection.kep:1}}]"], "methods must fit the config, got .*kep"),
         (["callbacks/selection=uds"], "callbacks/selection must not be set with task=compare"),
         (["seeds=0"], "seeds must be a number of at least 1, or a list of different ones, got 0"),
+        (["seeds=2.5"], r"seeds must be .*, got 2\.5"),
+        (["seeds=many"], "seeds must be .*, got 'many'"),
+        (["seeds=[0.5]"], r"seeds must be .*, got \[0\.5\]"),
+        (["seeds=true"], "seeds must be .*, got True"),
+        (["methods=null"], "methods must hold names .*, got None"),
         (["seeds=[1,1]"], r"seeds must be .*, got \[1, 1\]"),
         (["compare.mode=best"], "compare.mode must be max or min, got 'best'"),
         (["compare.batch_size_key=data.batch"], "compare.batch_size_key must name a whole number of the config"),
@@ -166,18 +171,79 @@ def test_what_cannot_be_compared(launch_tiny, overrides, told) -> None:
     assert not tiny.NOTES
 
 
+def test_a_metric_that_validation_does_not_log_ends_the_comparison_before_training(launch_tiny, capsys) -> None:
+    told = (
+        r"compare.metric must be logged by validation, got 'val/acc'; logged: val_acc. Write compare.metric=val_acc\."
+    )
+    underscore = "model._target_=tests.app.tiny.Underscore"
+    with pytest.raises(ConfigurationError, match=told):
+        launch_tiny("task=compare", "methods=[uniform,max_loss]", "seeds=2", underscore, NOTE)
+    assert not tiny.ROWS_SEEN
+    assert "method " not in capsys.readouterr().out
+    launch_tiny("task=compare", "methods=[uniform]", "seeds=1", underscore, "compare.metric=val_acc", folder="again")
+    assert tiny.ROWS_SEEN
+
+
+def test_a_module_may_log_nothing_while_validation_is_tried_out(launch_tiny) -> None:
+    quiet = "model._target_=tests.app.tiny.Quiet"
+    launch_tiny("task=compare", "methods=[uniform]", "seeds=1", quiet, "compare.metric=val_acc")
+    with pytest.raises(ConfigurationError, match="Write compare.metric=val_acc"):
+        launch_tiny("task=compare", "methods=[uniform,max_loss]", "seeds=2", quiet, NOTE, folder="again")
+    assert len(tiny.NOTES) == 1
+    assert len(tiny.NOTES[0]) == 1 + 2  # the weights, and the steps before the first evaluation
+
+
+def test_a_metric_that_test_does_not_log_ends_the_comparison(launch_tiny) -> None:
+    told = (
+        r"compare\.final_metric must be logged by test, got 'f1'; logged: test/acc\. Set compare\.final_metric to one"
+    )
+    with pytest.raises(ConfigurationError, match=told):
+        launch_tiny("task=compare", "methods=[uniform,max_loss]", "seeds=2", "compare.final_metric=f1", NOTE)
+    assert len(tiny.NOTES) == 1
+
+
+def test_a_method_whose_module_lacks_the_metric_costs_only_its_own_runs(launch_tiny, capsys) -> None:
+    other = "{other:{callbacks/selection:none,model._target_:tests.app.tiny.Underscore}}"
+    launch_tiny("task=compare", f"methods=[uniform,{other}]", "seeds=1")
+    told = capsys.readouterr().out
+    assert "other failed in 1 run: MissingMetricError: compare.metric must be logged by validation" in told
+
+
+def test_a_comparison_without_a_finished_run_is_an_error(launch_tiny, capsys) -> None:
+    told = "task=compare must have a run that finishes, got 2 that failed, the first with .* evaluate at least once"
+    with pytest.raises(ConfigurationError, match=told):
+        launch_tiny("task=compare", "methods=[uniform,max_loss]", "seeds=1", "trainer.val_check_interval=7")
+    out = capsys.readouterr().out
+    assert re.search("max_loss failed in 1 run: .*task=compare must evaluate at least once", out)
+    assert "Verdict: there is none" in out
+
+
 @pytest.mark.parametrize(
-    ("overrides", "told"),
-    [
-        (["compare.metric=val/f1"], "compare.metric must be logged by validation, got 'val/f1'; logged: .*val/acc"),
-        (["compare.final_metric=f1"], "compare.final_metric must be logged by test, got 'f1'; logged: test/acc"),
-        (["trainer.val_check_interval=7"], "task=compare must evaluate at least once"),
-    ],
+    "missing", ["model._target_=tests.app.tiny.WithoutTest", "data._target_=tests.app.tiny.WithoutTestData"]
 )
-def test_what_only_shows_in_training_is_told_in_the_table(launch_tiny, capsys, overrides, told) -> None:
-    launch_tiny("task=compare", "methods=[uniform]", "seeds=1", *overrides)
-    lines = capsys.readouterr().out.splitlines()
-    assert any(re.search(told, line) for line in lines), lines
+def test_the_final_metric_is_called_what_it_is(launch_tiny, capsys, missing) -> None:
+    folder = launch_tiny("task=compare", "methods=[uniform,dynamic_loss]", "seeds=2", missing)
+    told = capsys.readouterr().out
+    assert "test/acc" not in told
+    head = next(line for line in told.splitlines() if line.startswith("method "))
+    assert head.split()[1] == "val/acc"
+    assert "in final val/acc" in told
+    assert {line["final_metric"] for line in read_csv(folder / "table.csv")} == {"val/acc"}
+    assert {run["final_metric"] for run in read_csv(folder / "runs.csv")} == {"val/acc"}
+
+
+def test_where_one_method_has_no_test_all_end_with_the_last_evaluation(launch_tiny, capsys) -> None:
+    other = "{other:{callbacks/selection:none,model._target_:tests.app.tiny.WithoutTest}}"
+    folder = launch_tiny("task=compare", f"methods=[uniform,{other}]", "seeds=1")
+    assert "test/acc" not in capsys.readouterr().out
+    ends = [float(point["value"]) for point in read_csv(folder / "curves.csv") if point["step"] == "6"]
+    assert [float(line["final_mean"]) for line in read_csv(folder / "table.csv")] == ends
+    assert [run["final_metric"] for run in read_csv(folder / "runs.csv")] == ["test/acc", "val/acc"]
+
+
+def test_a_single_name_needs_no_list(launch_tiny) -> None:
+    folder = launch_tiny("task=compare", "methods=uniform", "seeds=1")
+    assert [run["method"] for run in read_csv(folder / "runs.csv")] == ["uniform"]
 
 
 def test_a_folder_holds_one_comparison(launch_tiny) -> None:

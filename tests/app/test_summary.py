@@ -6,7 +6,7 @@ import pytest
 
 from lightning_select.app.recorder import Point
 from lightning_select.app.runs import Run
-from lightning_select.app.summary import outcomes_of, reached, summarise, target_of
+from lightning_select.app.summary import alike, outcomes_of, reached, summarise, target_of
 from lightning_select.app.table import format_table
 
 
@@ -48,6 +48,23 @@ def test_the_default_target_is_five_percent_short_of_the_end_of_uniform(higher, 
 
 def test_the_default_target_of_a_negative_metric_is_short_of_it_too() -> None:
     assert target_of([run("uniform", 0, -2.0)], None, higher=True) == pytest.approx(-2.1)
+
+
+def test_finals_of_one_kind_stay() -> None:
+    runs = [run("uniform", 0, 0.5, final=0.7, final_metric="test"), Run("rho", 0, error="RuntimeError: no")]
+    assert alike(runs, "val") == (runs, "test")
+    assert alike(runs[1:], "val") == (runs[1:], "val")
+
+
+def test_finals_of_two_kinds_become_the_ends_of_the_curves() -> None:
+    runs = [
+        run("uniform", 0, 0.4, 0.5, final=0.7, final_metric="test"),
+        run("rho", 0, 0.6, final_metric="val"),
+        Run("uds", 0, error="RuntimeError: no"),
+    ]
+    same, name = alike(runs, "val")
+    assert [one.final for one in same] == [0.5, 0.6, None]
+    assert name == "val"
 
 
 def test_failed_runs_have_no_outcome() -> None:

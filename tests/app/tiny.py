@@ -47,6 +47,29 @@ class Data(pl.LightningDataModule):
         return DataLoader(Points(32, 2), 32)
 
 
+class Fixed(Data):
+    """Its batches are as large as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+class Named(Data):
+    """Calls the size something else."""
+
+    def __init__(self, rows: int = 4) -> None:
+        super().__init__(rows)
+
+
+class Asking(Data):
+    def __init__(self, batch_size: int) -> None:
+        super().__init__(batch_size)
+
+
+class WithoutTestData(Data):
+    test_dataloader = pl.LightningDataModule.test_dataloader
+
+
 class Module(pl.LightningModule):
     """Has dropout, so that training draws from the global generator."""
 
@@ -76,6 +99,31 @@ class Module(pl.LightningModule):
 
 class WithoutTest(Module):
     test_step = pl.LightningModule.test_step
+
+
+class Underscore(Module):
+    """Names its metrics in another way."""
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        self.log("val_acc", self._right(batch), batch_size=len(batch["y"]))
+
+
+class Quiet(Underscore):
+    """Logs nothing while Lightning tries out the validation."""
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        if not self.trainer.sanity_checking:
+            super().validation_step(batch, batch_idx)
+
+
+class Tuples(Module):
+    """Takes batches of two tensors, not dicts."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return F.cross_entropy(self.net(batch[0]), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val/acc", (self.net(batch[0]).argmax(dim=1) == batch[1]).float().mean())
 
 
 class WithData(Module):
