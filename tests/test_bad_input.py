@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -30,7 +32,9 @@ from lightning_select.schedule import Anneal, Schedule
 from lightning_select.scores.el2n import EL2N
 from lightning_select.scores.loss import Loss
 from lightning_select.scores.reducible_loss import ReducibleLoss
+from lightning_select.selectors.importance import Importance
 from lightning_select.selectors.top_k import TopK
+from lightning_select.signals.base import Signals
 from lightning_select.types import Selection
 from lightning_select.weightings.dynamic_loss import DynamicLoss
 from tests.fitting import First, fit, loader, same, trainer, weights_of
@@ -95,6 +99,16 @@ class TestArguments:
             selection(name=name)
         with pytest.raises(ArgumentError, match=f"LossReweighting.name must be a word without '/', got '{name}'"):
             LossReweighting(torch.ones_like, name=name)
+
+    @pytest.mark.parametrize("value", ["no", 1, None])
+    def test_train_mode(self, value: Any) -> None:
+        with pytest.raises(ArgumentError, match=f"BatchSelection.train_mode must be True or False, got {value!r}"):
+            selection(train_mode=value)
+
+    @pytest.mark.parametrize("value", ["x", 0.5, True, None])
+    def test_seed(self, value: Any) -> None:
+        with pytest.raises(ArgumentError, match=f"BatchSelection.seed must be a whole number, got {value!r}"):
+            selection(seed=value)
 
     def test_two_callbacks_of_one_name(self) -> None:
         with pytest.raises(
@@ -191,10 +205,45 @@ class TestData:
 
 
 class TestSteps:
-    def test_manual_optimisation(self) -> None:
-        for callback in (selection(), LossReweighting(torch.ones_like)):
-            with pytest.raises(TrainingStepContractError, match="Manual.training_step must .* got manual optimisation"):
-                fit(Manual, callback)
+    @pytest.mark.parametrize(
+        ("callback", "way_out", "never"),
+        [
+            (selection, "    def selection_step(self, batch):", "sample_loss|training_step\\(self"),
+            (
+                lambda: LossReweighting(torch.ones_like),
+                "Use automatic optimisation, or BatchSelection with a selection_step",
+                "sample_loss|def ",
+            ),
+        ],
+        ids=["selection", "reweighting"],
+    )
+    def test_manual_optimisation(self, callback: Any, way_out: str, never: str) -> None:
+        with pytest.raises(
+            TrainingStepContractError, match="Manual.training_step must .* got manual optimisation"
+        ) as caught:
+            fit(Manual, callback())
+        assert way_out in str(caught.value)
+        assert re.search(never, str(caught.value)) is None
+
+    @pytest.mark.parametrize("returns", [True, False])
+    def test_weights_of_a_selector_under_manual_optimisation(self, returns: bool) -> None:
+        class WithStep(Manual):
+            def training_step(self, batch, batch_idx):
+                super().training_step(batch, batch_idx)
+                return self.selection_step(batch).loss.mean() if returns else None
+
+            def selection_step(self, batch):
+                return Signals(loss=F.cross_entropy(self(batch[0]), batch[1], reduction="none"))
+
+        module = WithStep()
+        before = {key: value.clone() for key, value in module.state_dict().items()}
+        with pytest.raises(
+            TrainingStepContractError,
+            match="WithStep.training_step must .* weights of Importance, got manual optimisation.*without weights",
+        ):
+            fit(module, selection(selector=Importance()))
+        assert same(before, module.state_dict())
+        assert fit(WithStep, selection()).global_step == 12
 
     def test_a_module_that_returns_nothing(self) -> None:
         class Nothing(Base):
@@ -280,6 +329,19 @@ class TestSelectors:
         with pytest.raises(SelectorError, match=message):
             fit(Classifier, selection(selector=Returning(make)))
 
+    @pytest.mark.parametrize(
+        ("state", "got"),
+        [
+            ({"a": 3}, "got int as 'a'"),
+            (None, "got NoneType"),
+            ([torch.ones(1)], "got list"),
+            ({1: torch.ones(1)}, "got Tensor as 1"),
+        ],
+    )
+    def test_what_state_a_selector_may_keep(self, state: Any, got: str) -> None:
+        with pytest.raises(SelectorError, match="Returning must return a state of tensors by name, " + got):
+            fit(Classifier, selection(selector=Returning(lambda count: Selection(torch.arange(count), None, state))))
+
     def test_a_row_twice_where_rows_are_drawn_with_replacement(self) -> None:
         make = lambda count: Selection(torch.zeros(count, dtype=torch.int64))  # noqa: E731
         assert fit(Classifier, selection(selector=Returning(make, with_replacement=True))).global_step == 12
@@ -346,6 +408,10 @@ class TestReferences:
     @pytest.mark.parametrize(
         ("reference", "error", "message"),
         [
+            (["a"] * 48, ReferenceModelError, "ReducibleLoss.reference must hold numbers, got a list"),
+            ([[1.0], [1.0, 2.0]], ReferenceModelError, "must hold numbers, got a list"),
+            ({0: "a"}, ReferenceModelError, "must hold numbers, got a dict"),
+            (np.array(["a"] * 48), ReferenceModelError, "must hold numbers, got a ndarray"),
             (torch.zeros(47), ReferenceModelError, "one loss for each of the 48 rows of the training dataset, got 47"),
             (
                 {i: 0.0 for i in range(48) if i != 5},

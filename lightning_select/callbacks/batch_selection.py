@@ -11,9 +11,10 @@ from torch import Tensor
 
 from lightning_select import distributed
 from lightning_select.batch import take_rows
-from lightning_select.callbacks.base import SelectionCallback, entropy
+from lightning_select.callbacks.base import SelectionCallback
 from lightning_select.callbacks.choice import checked_scores, checked_selection, generator_at, name_of
 from lightning_select.callbacks.keep import check_keep, kept_count
+from lightning_select.callbacks.metrics import selection_metrics
 from lightning_select.callbacks.reference_check import check_reference
 from lightning_select.callbacks.stopwatch import Stopwatch
 from lightning_select.compat import next_batch_index
@@ -21,10 +22,10 @@ from lightning_select.errors import ArgumentError, ConfigurationError
 from lightning_select.protocols import Score, SelectionContext, Selector
 from lightning_select.schedule import Anneal, Schedule, resolve
 from lightning_select.signals.base import Signals
-from lightning_select.signals.contract import NothingReturnedError, contract_error
+from lightning_select.signals.contract import NothingReturnedError, manual_error
 from lightning_select.signals.reference import Reference, UsesReference, open_reference
 from lightning_select.signals.scoring import StepRunner, rows_of
-from lightning_select.types import Batch, Float, Int
+from lightning_select.types import Batch, Float
 
 __all__ = ["BatchSelection"]
 
@@ -36,12 +37,15 @@ class BatchSelection(SelectionCallback):
 
     The loader yields candidate batches. Each one is scored by a forward pass that leaves no trace (no gradient,
     evaluation mode, the Trainer's precision; logging, metrics, BatchNorm, every random generator and all else that the
-    step touches are as before), the selector takes a constant number of rows on the device, and every later hook and
-    the training step see just those. The module, the dataset and the collate function stay as they are.
+    step touches are as before, except what it writes to objects other than the module, its optimizers and schedulers,
+    such as other callbacks, which stays), the selector takes a constant number of rows on the device, and every later
+    hook and the training step see just those. The module, the dataset and the collate function stay as they are.
 
     Args:
         score: Signals to one number per row, higher is more useful; a `Score` or a function ``signals -> scores``.
-        selector: Which rows to keep, given the scores.
+            A function sees ``loss``, ``logits`` and ``targets`` only; a `Score` also gets the others that its ``needs``
+            name.
+        selector: Which rows to keep, given the scores. One with weights needs automatic optimisation.
         keep: Share of the candidate batch (a float in (0, 1]) or number of rows (an int). May be an `Anneal`.
         schedule: When to act; outside, whole batches are trained on.
         name: Prefix of the metrics and key in the checkpoint; needed when two callbacks are of one kind.
@@ -82,6 +86,10 @@ class BatchSelection(SelectionCallback):
                 f"BatchSelection.selector must be a Selector (needs, with_replacement, __call__), got {selector!r}."
             )
         check_keep(keep)
+        if not isinstance(train_mode, bool):
+            raise ArgumentError(f"BatchSelection.train_mode must be True or False, got {train_mode!r}.")
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise ArgumentError(f"BatchSelection.seed must be a whole number, got {seed!r}.")
         self.score = score
         self.selector = selector
         self.keep = keep
@@ -109,7 +117,7 @@ class BatchSelection(SelectionCallback):
         if stage != "fit" or self.interception is None:
             return
         if not pl_module.automatic_optimization and not hasattr(pl_module, "selection_step"):
-            raise contract_error(pl_module, "manual optimisation, where the step itself steps the optimiser")
+            raise manual_error(pl_module)
         self._trainer = trainer
         self._sized = self._measured = False
         self._state, self._reference_state, self._reference = {}, {}, None
@@ -153,7 +161,9 @@ class BatchSelection(SelectionCallback):
                 name_of(selector), selection, scores, count, self._verdicts, with_replacement=selector.with_replacement
             )
             self._state = selection.state
-        self._metrics = lambda: self._describe(scores, index, weights)
+        if weights is not None and not self._trainer.lightning_module.automatic_optimization:
+            raise manual_error(self._trainer.lightning_module, name_of(selector), "a selector without weights")
+        self._metrics = lambda: selection_metrics(scores, index, weights, self._stopwatch.seconds())
         return take_rows(batch, index), index, weights
 
     def state_dict(self) -> dict[str, Any]:
@@ -215,27 +225,6 @@ class BatchSelection(SelectionCallback):
 
     def _state_on(self, device: torch.device) -> Mapping[str, Tensor]:
         return {key: value.to(device) for key, value in self._state.items()}
-
-    def _describe(
-        self, scores: Float[Tensor, "rows"], index: Int[Tensor, "kept"], weights: Float[Tensor, "kept"] | None
-    ) -> dict[str, float | Tensor]:
-        finite = scores.isfinite()
-        kept = torch.zeros_like(finite).index_fill(0, index, True)
-        metrics: dict[str, float | Tensor] = {
-            "active": 1.0,
-            "kept_share": index.numel() / scores.numel(),
-            "score_kept": _mean(scores, kept & finite),
-            "score_dropped": _mean(scores, ~kept & finite),
-            "not_finite": (~finite).sum().float(),
-            "scoring_seconds": self._stopwatch.seconds(),
-        }
-        if weights is not None:
-            metrics |= {"weight_entropy": entropy(weights), "weight_max": weights.max()}
-        return metrics
-
-
-def _mean(values: Tensor, where: Tensor) -> Tensor:
-    return torch.where(where, values, 0.0).sum() / where.sum()
 
 
 def _known_losses(losses: Float[Tensor, "steps rows"]) -> Mapping[str, tuple[Tensor, Tensor]]:

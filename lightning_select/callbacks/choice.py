@@ -44,7 +44,7 @@ def checked_selection(
     the nearest one, a row whose score is not finite by the row with the best score.
 
     Raises:
-        SelectorError: The selection has a wrong type or number of rows.
+        SelectorError: The selection has a wrong type, number of rows or state.
         WeightError: The weights have a wrong shape or need a gradient.
     """
     index = selection.index if isinstance(selection, Selection) else None
@@ -53,6 +53,7 @@ def checked_selection(
         raise SelectorError(f"{owner} must return a Selection whose index holds int64 positions, got {got}.")
     if index.shape[0] != count:
         raise SelectorError(f"{owner} must return exactly {count} rows, got {index.shape[0]}.")
+    _check_state(owner, selection.state)
     index = index.to(device=scores.device, dtype=torch.int64)
     verdicts.note("BatchSelection", _enough_scores, scores, index)
     verdicts.note(owner, _inside if with_replacement else _inside_and_once, scores, index)
@@ -101,6 +102,15 @@ def generator_at(device: torch.device, *place: int) -> torch.Generator:
 def name_of(part: Any) -> str:
     """What messages call a score, a selector or a weighting: a function by its name, an object by its class."""
     return getattr(part, "__name__", type(part).__name__)
+
+
+def _check_state(owner: str, state: Any) -> None:
+    rule = f"{owner} must return a state of tensors by name, got"
+    if not isinstance(state, Mapping):
+        raise SelectorError(f"{rule} {type(state).__name__}.")
+    for name, value in state.items():
+        if not isinstance(value, Tensor) or not isinstance(name, str):
+            raise SelectorError(f"{rule} {type(value).__name__} as {name!r}.")
 
 
 def _describe(tensor: Tensor) -> str:

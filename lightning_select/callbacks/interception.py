@@ -12,7 +12,6 @@ methods on the instances that the Trainer uses, and takes every wrap off again a
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from lightning_select.callbacks.row_ids import RowIds
 from lightning_select.callbacks.weighing import WeighedStep
+from lightning_select.callbacks.wrap import Wrap
 from lightning_select.errors import ConfigurationError
 from lightning_select.signals.contract import contract_error
 from lightning_select.signals.probe import StepShape
@@ -110,25 +110,12 @@ class Interception:
         self._wrap(self.module, "training_step", self._training_step)
 
     def _wrap(self, owner: Any, name: str, around: Callable[..., Any]) -> None:
-        """Put a plain function (a copy of the module must not copy us) in the instance's ``__dict__``."""
-        original = getattr(owner, name)
-        attributes = vars(owner)
-        held = {name: attributes[name]} if name in attributes else {}
-
-        @functools.wraps(original)
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
+        def step_between(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             return around(original, args, kwargs) if self.members else original(*args, **kwargs)
 
-        # Lightning looks one level below a wrap to see which arguments the step takes.
-        wrapped.__wrapped__ = getattr(original, "__wrapped__", original)
-        attributes[name] = wrapped
-
-        def undo() -> None:
-            if attributes.get(name) is wrapped:
-                del attributes[name]
-                attributes.update(held)
-
-        self._undo.append(undo)
+        wrap = Wrap(step_between, owner, name)
+        wrap.put()
+        self._undo.append(wrap.take_off)
 
     def _in_order(self) -> list[Member]:
         return [callback for callback in self.trainer.callbacks if callback in self.members]

@@ -14,7 +14,7 @@ from lightning_select.callbacks.choice import checked_weights, name_of, noted_we
 from lightning_select.errors import ArgumentError, ConfigurationError
 from lightning_select.protocols import Weighting
 from lightning_select.schedule import Schedule, resolve
-from lightning_select.signals.contract import contract_error
+from lightning_select.signals.contract import manual_error
 from lightning_select.types import Float
 
 __all__ = ["LossReweighting"]
@@ -76,7 +76,7 @@ class LossReweighting(SelectionCallback):
         """
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and not pl_module.automatic_optimization:
-            raise contract_error(pl_module, "manual optimisation, where the loss is used before anyone can weigh it")
+            raise manual_error(pl_module, type(self).__name__, "BatchSelection with a selection_step")
         self._trainer = trainer
         self._capacity = 0
 

@@ -6,9 +6,11 @@ always computes, bit for bit.
 
 When the step is going to be differentiated, each reduction also gets a gate: an identity in the forward pass whose
 backward pass multiplies the gradient of each row by that row's weight. Weights may be set until the backward pass
-starts, so one forward pass is enough to measure the losses and to weigh them. The gradient is that of the same step
-with every reduction ``sum(terms * norm)`` replaced by ``sum(w * terms * norm)``, for any number of reductions and any
-smooth combination of them; with unit weights it is the original gradient, bit for bit.
+starts, so one forward pass is enough to measure the losses and to weigh them. For a sum of reductions the gradient is
+that of the same step with every reduction ``sum(terms * norm)`` replaced by ``sum(w * terms * norm)``. For any other
+smooth combination ``f`` of them it is that to first order: ``df / d reduction`` is taken at the unweighted reductions,
+and what combines them (a learnt factor) gets its unweighted gradient. With unit weights it is the original gradient,
+bit for bit.
 """
 
 from __future__ import annotations

@@ -10,7 +10,12 @@ from torch import Tensor, nn
 
 from lightning_select.errors import TrainingStepContractError
 
-__all__ = ["NothingReturnedError", "contract_error", "parse_output", "takes_batch_index"]
+__all__ = ["NothingReturnedError", "contract_error", "manual_error", "parse_output", "takes_batch_index"]
+
+_SELECTION_STEP = (
+    "    def selection_step(self, batch):\n"
+    "        return Signals(loss=...)  # from lightning_select import Signals; shape (rows,)"
+)
 
 
 class NothingReturnedError(TrainingStepContractError):
@@ -31,9 +36,27 @@ def contract_error(module: nn.Module, seen: str) -> TrainingStepContractError:
         "    def training_step(self, batch, batch_idx):\n"
         "        losses = ...  # shape (rows,)\n"
         '        return {"loss": losses.mean(), "sample_loss": losses}\n'
-        "or define a step of its own for selection:\n"
-        "    def selection_step(self, batch):\n"
-        "        return Signals(loss=...)  # from lightning_select import Signals; shape (rows,)"
+        "or define a step of its own for selection:\n" + _SELECTION_STEP
+    )
+
+
+def manual_error(module: nn.Module, weights_of: str | None = None, way_out: str = "") -> TrainingStepContractError:
+    """The error for a module that optimises by hand; it shows only what helps such a module.
+
+    Args:
+        module: Whose step it is.
+        weights_of: Who wants to weigh its rows; ``None``: they are only to be read.
+        way_out: What helps, where there are weights.
+    """
+    name = type(module).__name__
+    if weights_of is None:
+        return TrainingStepContractError(
+            f"{name}.training_step must show one loss per row of the batch, got manual optimisation, where the step "
+            "itself steps the optimiser.\nDefine a step of its own for selection:\n" + _SELECTION_STEP
+        )
+    return TrainingStepContractError(
+        f"{name}.training_step must leave its loss to be weighted by the weights of {weights_of}, got manual "
+        f"optimisation, where the loss is used before anyone can weigh it. Use automatic optimisation, or {way_out}."
     )
 
 

@@ -206,13 +206,22 @@ def _from_file(owner: str, path: Path, train_mode: bool) -> Reference:
 
 def _as_table(owner: str, source: Any) -> Float[Tensor, "dataset"]:
     """One float per row id; ids that a mapping does not have become NaN."""
+    try:
+        table = _as_tensor(owner, source)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ReferenceModelError(
+            f"{owner}.reference must hold numbers, got a {type(source).__name__}: {error}"
+        ) from error
+    if table.dim() != 1 or not table.numel() or table.dtype == torch.bool or table.is_complex():
+        raise ReferenceModelError(f"{owner}.reference must hold one loss per row id, got shape {tuple(table.shape)}.")
+    return table.float()
+
+
+def _as_tensor(owner: str, source: Any) -> Tensor:
     if isinstance(source, Mapping):
         if not source or not all(isinstance(key, int) and key >= 0 for key in source):
             raise ReferenceModelError(f"{owner}.reference must map row ids (int) to losses, got {list(source)[:3]}.")
         table = torch.full((max(source) + 1,), torch.nan)
         table[list(source)] = torch.tensor([float(value) for value in source.values()])
         return table
-    table = torch.as_tensor(source)
-    if table.dim() != 1 or not table.numel() or table.dtype == torch.bool or table.is_complex():
-        raise ReferenceModelError(f"{owner}.reference must hold one loss per row id, got shape {tuple(table.shape)}.")
-    return table.float()
+    return torch.as_tensor(source)
