@@ -38,6 +38,7 @@ class WeighedStep:
         self._module = module
         self._runner = runner
         self._ask_module = False
+        self._said = False
 
     def __call__(self, step: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], weigh: Weigh) -> Any:
         """What ``step`` returns; its backward pass will be weighted.
@@ -76,8 +77,7 @@ class WeighedStep:
             count = next(record.terms.values.shape[0] for record, layout in layouts if layout is not None)
         weights = weigh(lambda: row_losses(run, shape), count)
         if rows > 1 and not shape.sure:
-            name = type(self._module).__name__
-            rank_zero_info(f"{name}: the rows of this batch do not tell which losses are theirs; it trains unweighted.")
+            self._say_unweighted()
             return output
         if weights is not None and shape.single:
             put_gate(loss).scale = weights.reshape(loss.shape)
@@ -86,6 +86,15 @@ class WeighedStep:
                 if layout is not None:
                     record.weigh(weights, layout)
         return output
+
+    def _say_unweighted(self) -> None:
+        if not self._said:
+            self._said = True
+            name = type(self._module).__name__
+            rank_zero_info(
+                f"{name}: the rows of this batch do not tell which losses are theirs, so it trains unweighted, as will "
+                "others like it. Are its rows all the same?"
+            )
 
     def _is_readable(self, batch: Any, batch_idx: int | None) -> bool:
         """Probe the step; a step that cannot be read may still come with a ``selection_step`` that can."""
