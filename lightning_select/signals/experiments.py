@@ -50,23 +50,23 @@ def examine(module: nn.Module, run: RunStep, batch: Batch, rows: int) -> StepSha
     order = torch.arange(rows, device=device_of(batch))
     few = _run_few(run, batch, order) or run(batch, grad=True)[0]
     look = _look(run, batch, few, order)
-    full, findings = look.full, look.findings
-    if any(finding is not None and finding.sign == "alike" for finding in findings):
+    full = look.full
+    if look.losses is not None:
+        return look.shape  # the rows are where the step says
+    if any(finding is not None and finding.sign == "alike" for finding in look.findings):
         with jittered(module):
-            look = replace(_look(run, batch, few, order), full=full)
-        findings = look.findings
-    alike = _reordered(batch, order.flip(0)) is None
-    unsure = any(f is not None and f.ambiguous and (alike or f.sign == "alike") for f in findings)
-    shape = shape_of(few, full, findings, sure=not unsure)
-    if look.losses is None:
-        if look.reorders:
-            raise contract_error(
-                module,
-                "loss terms in an order that is not that of the rows: the step reorders its rows (it shuffles, sorts "
-                "or filters them)",
-            )
-        refuse_unreadable(shape, full)
-    return shape
+            look = _look(run, batch, few, order)
+        look = replace(look, shape=shape_of(few, full, look.findings))
+    if look.reorders:
+        raise contract_error(
+            module,
+            "loss terms in an order that is not that of the rows: the step reorders its rows (it shuffles, sorts or "
+            "filters them)",
+        )
+    refuse_unreadable(look.shape, full)
+    doubtful = [finding for finding in look.findings if finding is not None and finding.ambiguous]
+    unsure = doubtful and (any(f.sign == "alike" for f in doubtful) or _reordered(batch, order.flip(0)) is None)
+    return replace(look.shape, sure=not unsure)
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,14 @@ class _Look:
         full: The step on the batch.
         losses: The row losses that it returned, if it did.
         findings: Where the rows are in each reduction.
+        shape: What that says of the step.
         reorders: Does it seem to reorder its rows?
     """
 
     full: Run
     losses: Tensor | None
     findings: list[Finding | None]
+    shape: StepShape
     reorders: bool
 
 
@@ -92,11 +94,12 @@ def _look(run: RunStep, batch: Batch, few: Run, order: Int[Tensor, "rows"]) -> _
     full, losses = run(batch, connected=tuple(one is not None for one in few.coefficients), noise=noise)
     moved = _run_moved(run, batch, order.flip(0))
     findings = findings_of(few, full, moved, order.flip(0))
+    shape = shape_of(few, full, findings)
     reorders = losses is None and (
         _shuffles(run, batch, rows, few, findings, drawn=noise.shuffles)
-        or (not shape_of(few, full, findings).readable and _sorts(run, batch, order, full, findings))
+        or (not shape.readable and _sorts(run, batch, order, full, findings))
     )
-    return _Look(full, losses, findings, reorders)
+    return _Look(full, losses, findings, shape, reorders)
 
 
 def _run_few(run: RunStep, batch: Batch, order: Int[Tensor, "rows"]) -> Run | None:

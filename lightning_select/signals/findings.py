@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -13,7 +13,7 @@ from lightning_select.signals.records import Record
 from lightning_select.signals.rows import Layout
 from lightning_select.types import Int
 
-__all__ = ["findings_of", "reached"]
+__all__ = ["carried_over", "findings_of", "reached"]
 
 
 def findings_of(few: Run, full: Run, moved: Run | None, order: Int[Tensor, "rows"]) -> list[Finding | None]:
@@ -37,11 +37,18 @@ def findings_of(few: Run, full: Run, moved: Run | None, order: Int[Tensor, "rows
 
 def reached(few: Run, full: Run) -> list[bool]:
     """Which reductions of ``full`` does the loss depend on?"""
-    if len(few.capture.records) == len(full.capture.records):
-        return [coefficient is not None for coefficient in few.coefficients]
-    # The number of reductions depends on the rows; only what they are called can be compared.
-    names = {name for name, coefficient in zip(few.names, few.coefficients, strict=True) if coefficient is not None}
-    return [name in names for name in full.names]
+    return carried_over([coefficient is not None for coefficient in few.coefficients], few, full)
+
+
+def carried_over(marks: Sequence[bool], one: Run, other: Run) -> list[bool]:
+    """Marks of the reductions of ``one`` for those of ``other``: by their place, or else by what they are called.
+
+    The number of reductions may depend on the rows; then only names can be compared.
+    """
+    if len(one.names) == len(other.names):
+        return list(marks)
+    marked = {name for name, mark in zip(one.names, marks, strict=True) if mark}
+    return [name in marked for name in other.names]
 
 
 def _finding(

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from lightning_select.signals.contract import contract_error
-from lightning_select.signals.findings import reached
+from lightning_select.signals.findings import carried_over, reached
 from lightning_select.signals.graph import dependencies, hides_a_reduction
 from lightning_select.signals.order import Finding
 from lightning_select.signals.probe import Run, StepShape
@@ -24,18 +24,18 @@ from lightning_select.signals.rows import Layout
 __all__ = ["refuse_unreadable", "shape_of"]
 
 
-def shape_of(few: Run, full: Run, findings: Sequence[Finding | None], *, sure: bool = True) -> StepShape:
+def shape_of(few: Run, full: Run, findings: Sequence[Finding | None]) -> StepShape:
     """What the runs say of the step."""
     layouts = _keep_own_only_alone([f.layout if f is not None else None for f in findings], full.capture.records)
     single = full.rows == 1 and full.names != few.names
-    of_rows = _in_few(few, full, [layout is not None for layout in layouts])
+    of_rows = carried_over([layout is not None for layout in layouts], full, few)
     before = dependencies(few.capture.records)
     inner = {place for places, rows in zip(before, of_rows, strict=True) if rows for place in places}
     mixing = {place for place, places in enumerate(before) if places and not of_rows[place]}
     coefficients = [None if place in inner | mixing else c for place, c in enumerate(few.coefficients)]
     seen = [r.scalar for place, r in enumerate(few.capture.records) if r.connected and place not in mixing]
     unseen = hides_a_reduction(few.loss, seen)
-    outer = _in_full(few, full, inner)
+    outer = carried_over([place not in inner for place in range(len(few.names))], few, full)
     return StepShape(
         names=full.names,
         layouts=tuple(layout if own and not single else None for layout, own in zip(layouts, outer, strict=True)),
@@ -43,7 +43,6 @@ def shape_of(few: Run, full: Run, findings: Sequence[Finding | None], *, sure: b
         coefficients=tuple(None if c is None else float(c) for c in full.coefficients),
         left_out=0.0 if single else _left_out(few, coefficients, of_rows, unseen),
         unseen=unseen,
-        sure=sure,
         single=single,
     )
 
@@ -67,22 +66,6 @@ def refuse_unreadable(shape: StepShape, run: Run) -> None:
             run.module,
             f"{shape.left_out:.0%} of the loss from something that is no reduction of torch (a fused kernel)",
         )
-
-
-def _in_few(few: Run, full: Run, marks: Sequence[bool]) -> list[bool]:
-    """Marks of the reductions of ``full``, for those of ``few``: by their place, or else by what they are called."""
-    if len(few.names) == len(full.names):
-        return list(marks)
-    marked = {name for name, mark in zip(full.names, marks, strict=True) if mark}
-    return [name in marked for name in few.names]
-
-
-def _in_full(few: Run, full: Run, inner: set[int]) -> list[bool]:
-    """Which reductions of ``full`` are no mere means to the terms of another, as those of ``few`` in ``inner`` are?"""
-    if len(few.names) == len(full.names):
-        return [place not in inner for place in range(len(full.names))]
-    outer = {name for place, name in enumerate(few.names) if place not in inner}
-    return [name in outer or name not in few.names for name in full.names]
 
 
 def _keep_own_only_alone(layouts: list[Layout | None], records: Sequence[Record]) -> list[Layout | None]:

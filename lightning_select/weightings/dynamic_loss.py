@@ -56,14 +56,14 @@ def dynamic_loss(
     if strategy == "uniform":
         return finite.to(losses.dtype)
     low, high = _range(values, finite, quantiles)
-    share, spread = values - low, high - low
+    above, spread = values - low, high - low
     if quantiles is not None:
-        share = torch.minimum(share.clamp_(min=0.0), spread)
-    exponent = _exponent(share.div_(spread), strategy, temperature)
+        above = torch.minimum(above.clamp(min=0.0), spread)
+    exponent = _exponent(above / spread, strategy, temperature)
     if quantiles is not None or strategy == "extremes":
-        exponent = exponent.masked_fill_(~finite, -torch.inf)
-    weights = torch.softmax(exponent, dim=0).mul_(finite.sum())
-    wide = spread >= (high * 1e-4).abs_().clamp_(min=1e-4)
+        exponent = exponent.masked_fill(~finite, -torch.inf)
+    weights = torch.softmax(exponent, dim=0) * finite.sum()
+    wide = spread >= (high * 1e-4).abs().clamp(min=1e-4)
     return torch.where(wide, weights, finite).to(losses.dtype)
 
 
@@ -85,12 +85,12 @@ def _range(
 def _exponent(share: Float[Tensor, "rows"], strategy: Strategy, temperature: float) -> Float[Tensor, "rows"]:
     """``f(h) / r``, where ``share`` of the range of losses lies below a row, so that ``h = 2 share - 1``."""
     if strategy == "linupper":
-        return share.mul_(2 / temperature).clamp_(max=1 / temperature)
+        return (share * (2 / temperature)).clamp(max=1 / temperature)
     if strategy == "quadratic":
-        return share.mul_(2).sub_(1).square_().sub_(1).div_(-temperature)
+        return (1 - (share * 2 - 1).square()) / temperature
     if strategy == "extremes":
-        return share.mul_(2).sub_(1).abs_().div_(temperature)
-    return share.div_(temperature)
+        return (share * 2 - 1).abs() / temperature
+    return share / temperature
 
 
 @dataclass(frozen=True)
