@@ -15,9 +15,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
     {"errors", "types", "containers", "graphs"},
-    {"batch", "schedule", "distributed", "compat"},
-    {"signals", "protocols"},
-    {"scores", "selectors", "weightings"},
+    {"batch", "schedule", "seeding", "distributed", "compat"},
+    {"signals", "protocols", "visits", "history", "keyed_history"},
+    {"scores", "selectors", "weightings", "samplers"},
     {"callbacks"},
     {"__init__", "app", "hydra_plugin", "testing"},
 ]
