@@ -31,14 +31,17 @@ __all__ = [
     "PACK_PADDED",
     "Callback",
     "DummyLogger",
+    "count_training_loaders",
     "in_functorch",
     "keeping_buffers",
     "logs_at_this_step",
     "next_batch_index",
     "output_size",
+    "planned_steps",
     "quiet_trainer",
     "rank_zero_info",
     "rank_zero_warn",
+    "train_source",
 ]
 
 PACK_PADDED = torch._VF._pack_padded_sequence
@@ -49,6 +52,11 @@ def logs_at_this_step(trainer: Any) -> bool:
     """Is this batch one that the loggers hear of? The same rule as Lightning's own metrics."""
     every = trainer.log_every_n_steps
     return bool(every) and (trainer.fit_loop.epoch_loop._batches_that_stepped + 1) % every == 0
+
+
+def count_training_loaders(trainer: Any) -> int:
+    """Of how many loaders a training batch is put together."""
+    return len(trainer.fit_loop._combined_loader.flattened)
 
 
 def in_functorch() -> bool:
@@ -101,3 +109,21 @@ def quiet_trainer(trainer: Any, **kwargs: Any) -> Iterator[Any]:
         talker.disabled = quiet
         if rank is not None:
             vars(rank_zero.rank_zero_only)["rank"] = rank
+
+
+def train_source(trainer: Any) -> Any:
+    """Where the Trainer asks for its training loader, an object with a method ``dataloader()``."""
+    return getattr(trainer.fit_loop, "_data_source", None)
+
+
+def planned_steps(trainer: Any, loader: Any) -> int | None:
+    """Optimiser steps of the whole training with this loader, as far as that is known before training starts.
+
+    ``trainer.estimated_stepping_batches`` says so too, but cannot be asked while the loader is being set up.
+    """
+    limits = [trainer.max_steps] if trainer.max_steps is not None and trainer.max_steps >= 0 else []
+    if trainer.max_epochs is not None and trainer.max_epochs >= 0 and hasattr(loader, "__len__"):
+        batches, limit = len(loader), trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        limits.append(math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs)
+    return min(limits, default=None)

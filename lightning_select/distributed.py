@@ -8,9 +8,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lightning_select.types import Float
+from lightning_select.types import Float, Int, Shaped
 
-__all__ = ["gather_objects", "gather_rows", "largest", "rank", "world_size"]
+__all__ = ["gather_ids", "gather_objects", "gather_rows", "largest", "rank", "world_size"]
 
 
 def world_size() -> int:
@@ -32,13 +32,24 @@ def largest(value: int, device: torch.device) -> int:
     return int(box)
 
 
-def gather_rows(values: Float[Tensor, "rows"], capacity: int) -> Float[Tensor, "ranks capacity"]:
+def gather_rows(values: Float[Tensor, "rows *rest"], capacity: int) -> Float[Tensor, "ranks capacity *rest"]:
     """The values of all ranks, one rank a line, padded with NaN to ``capacity`` so that every rank sends the same size.
 
     Ranks may hold different numbers of rows (the last batch, a batch sampler by length); a fixed size keeps the
     collective legal without asking first how many there are, which would wait for the device in every step.
     """
-    padded = values.new_full((capacity,), float("nan"))
+    return _gather(values, capacity, float("nan"))
+
+
+def gather_ids(ids: Int[Tensor, "rows"], capacity: int) -> Int[Tensor, "ranks capacity"]:
+    """The row ids of all ranks, padded with -1. Apart from any value: an id in a floating point type changes."""
+    return _gather(ids, capacity, -1)
+
+
+def _gather(
+    values: Shaped[Tensor, "rows *rest"], capacity: int, filler: float
+) -> Shaped[Tensor, "ranks capacity *rest"]:
+    padded = values.new_full((capacity, *values.shape[1:]), filler)
     padded[: values.shape[0]] = values
     if world_size() == 1:
         return padded[None]

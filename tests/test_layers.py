@@ -17,7 +17,7 @@ LAYERS = [
     {"errors", "types", "containers", "graphs"},
     {"batch", "schedule", "seeding", "distributed", "compat"},
     {"signals", "protocols", "visits", "history", "keyed_history"},
-    {"scores", "selectors", "weightings", "samplers"},
+    {"scores", "selectors", "weightings", "samplers", "device_loader"},
     {"callbacks"},
     {"__init__", "app", "hydra_plugin", "testing"},
 ]

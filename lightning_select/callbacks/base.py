@@ -14,6 +14,7 @@ from lightning_select.callbacks.verdicts import Verdicts
 from lightning_select.compat import Callback, logs_at_this_step, rank_zero_info
 from lightning_select.errors import ArgumentError, ConfigurationError
 from lightning_select.schedule import Schedule
+from lightning_select.signals.base import Signals
 from lightning_select.types import Batch
 
 __all__ = ["SelectionCallback"]
@@ -25,6 +26,9 @@ class SelectionCallback(Callback):
     Args:
         name: Prefix of the metrics and key of the state in a checkpoint.
         schedule: When to act; ``None`` is always.
+
+    Attributes:
+        standing_by: Is this one that was attached by itself and leaves the work to another?
     """
 
     def __init__(self, name: str, schedule: Schedule | None) -> None:
@@ -43,6 +47,7 @@ class SelectionCallback(Callback):
         self._said_inactive = False
         self._key = self._generate_state_key(name=name)
         self._known_unique = False
+        self.standing_by = False
         self._metrics: Callable[[], Mapping[str, float | Tensor]] | None = None
 
     @property
@@ -63,16 +68,20 @@ class SelectionCallback(Callback):
             ConfigurationError: Two of our callbacks have one name.
             TrainingStepContractError: The module's way of training leaves nothing to hold on to.
         """
-        names = [callback.name for callback in trainer.callbacks if isinstance(callback, SelectionCallback)]
+        self._check_name(trainer)
+        if stage == "fit":
+            self._leave()
+            self.interception = Interception.join(self, trainer, pl_module)
+
+    def _check_name(self, trainer: Any) -> None:
+        others = (callback for callback in trainer.callbacks if isinstance(callback, SelectionCallback))
+        names = [callback.name for callback in others if not callback.standing_by]
         if names.count(self.name) > 1:
             raise ConfigurationError(
                 f"{type(self).__name__}.name must be unique among the Trainer's callbacks, got {self.name!r} "
                 f"{names.count(self.name)} times. Pass name=... to all but one of them."
             )
         self._known_unique = True
-        if stage == "fit":
-            self._leave()
-            self.interception = Interception.join(self, trainer, pl_module)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Step out again."""
@@ -121,6 +130,14 @@ class SelectionCallback(Callback):
     def weigh(self, losses: Tensor | None) -> Tensor | None:
         """Weights of the rows with these losses."""
         return None
+
+    @property
+    def wants(self) -> frozenset[str]:
+        """Signals of the training step that this callback wants to hear; none, and it hears nothing."""
+        return frozenset()
+
+    def hear(self, signals: Signals) -> None:
+        """Be told the signals of the rows of the batch now in training."""
 
     def acts_at(self, step: int) -> bool:
         """Is the method on at this step? Says so once when it is not."""

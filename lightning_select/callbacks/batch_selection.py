@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_select import distributed
 from lightning_select.batch import take_rows
 from lightning_select.callbacks.base import SelectionCallback
-from lightning_select.callbacks.choice import checked_scores, checked_selection, generator_at, name_of
+from lightning_select.callbacks.choice import checked_scores, checked_selection, name_of
 from lightning_select.callbacks.keep import check_keep, kept_count
 from lightning_select.callbacks.metrics import selection_metrics
 from lightning_select.callbacks.reference_check import check_reference
@@ -21,6 +21,7 @@ from lightning_select.compat import next_batch_index
 from lightning_select.errors import ArgumentError, ConfigurationError
 from lightning_select.protocols import Score, SelectionContext, Selector
 from lightning_select.schedule import Anneal, Schedule, resolve
+from lightning_select.seeding import generator_at
 from lightning_select.signals.base import Signals
 from lightning_select.signals.contract import NothingReturnedError, manual_error
 from lightning_select.signals.reference import Reference, UsesReference, open_reference

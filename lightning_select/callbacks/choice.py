@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ from lightning_select.callbacks.verdicts import Verdicts
 from lightning_select.errors import ScoreError, SelectorError, WeightError
 from lightning_select.types import Float, Int, Selection
 
-__all__ = ["checked_scores", "checked_selection", "checked_weights", "generator_at", "name_of", "noted_weights"]
+__all__ = ["checked_scores", "checked_selection", "checked_weights", "name_of", "noted_weights"]
 
 
 def checked_scores(owner: str, scores: Any, rows: int) -> Float[Tensor, "rows"]:
@@ -91,12 +90,6 @@ def noted_weights(owner: str, weights: Any, rows: int, verdicts: Verdicts) -> Fl
     weights = weights.float()
     verdicts.note(owner, _proper_weights, weights)
     return weights
-
-
-def generator_at(device: torch.device, *place: int) -> torch.Generator:
-    """Randomness as a function of a place (seed, step, rank, ...): a resumed run draws what the first one drew."""
-    digest = hashlib.blake2b(repr(place).encode(), digest_size=8).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
 def name_of(part: Any) -> str:

@@ -18,10 +18,15 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from lightning_select.callbacks.loaders import settle
 from lightning_select.callbacks.row_ids import RowIds
 from lightning_select.callbacks.weighing import WeighedStep
 from lightning_select.callbacks.wrap import Wrap
+from lightning_select.compat import count_training_loaders
 from lightning_select.errors import ConfigurationError
+from lightning_select.samplers.base import OnlineSampler
+from lightning_select.samplers.ledger import Arrival
+from lightning_select.signals.base import Signals
 from lightning_select.signals.contract import contract_error
 from lightning_select.signals.probe import StepShape
 from lightning_select.signals.scoring import StepRunner, rows_of
@@ -42,6 +47,13 @@ class Member(Protocol):
 
     def weigh(self, losses: Tensor | None) -> Tensor | None:
         """Weights of the rows with these losses."""
+
+    @property
+    def wants(self) -> frozenset[str]:
+        """Signals of the training step that this callback wants to hear; none, and it hears nothing."""
+
+    def hear(self, signals: Signals) -> None:
+        """Be told the signals of the rows of the batch now in training."""
 
 
 class Interception:
@@ -98,6 +110,17 @@ class Interception:
                 f"id_key must be the same for all callbacks of a Trainer, got {self._row_ids.id_key!r} and {id_key!r}."
             )
         self._row_ids = self._row_ids or RowIds(id_key)
+        self._row_ids.needed = True
+
+    def follow(self, loader: Any, sampler: OnlineSampler) -> None:
+        """Keep account of what a sampler of ours draws for this training loader."""
+        self._row_ids = self._row_ids or RowIds(sampler.id_key)
+        self._watch(loader, sampler)
+
+    @property
+    def arrival(self) -> Arrival | None:
+        """What a sampler of ours noted of the rows of this batch when it drew them."""
+        return None if self._row_ids is None else self._row_ids.arrival
 
     @property
     def dataset_rows(self) -> int | None:
@@ -126,7 +149,13 @@ class Interception:
             return batch
         self._weights = None
         if self._row_ids is not None:
-            self.ids = self._row_ids.of(batch, rows_of(batch), self.trainer.strategy.root_device)
+            device = self.trainer.strategy.root_device
+            loaders = count_training_loaders(self.trainer)
+            self.ids = self._row_ids.of(batch, rows_of(batch), device, loaders)
+            drawn = None if self.arrival is None else self.arrival.weights
+            if isinstance(drawn, list):
+                drawn = torch.tensor(drawn, dtype=torch.float32)
+            self._weights = None if drawn is None else drawn.to(device, torch.float32)
         for member in self._in_order():
             batch, index, weights = member.reshape(batch)
             if index is not None:
@@ -138,27 +167,37 @@ class Interception:
 
     def _process_dataloader(self, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         loader = original(*args, **kwargs)
+        settle(loader, self.trainer.strategy.root_device)
         if self.trainer.training and self._row_ids is not None:
-            stop = self._row_ids.watch(loader)
-            self._undo += [] if stop is None else [stop]
+            self._watch(loader, None)
         return loader
+
+    def _watch(self, loader: Any, sampler: OnlineSampler | None) -> None:
+        settle(loader, self.trainer.strategy.root_device)
+        stop = None if self._row_ids is None else self._row_ids.watch(loader, sampler)
+        self._undo += [] if stop is None else [stop]
 
     def _training_step(self, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         weighers = [member for member in self._in_order() if member.weighs()]
-        if (self._weights is None and not weighers) or not torch.is_grad_enabled():
+        listeners = [member for member in self._in_order() if member.wants]
+        idle = self._weights is None and not weighers and not listeners
+        if idle or not torch.is_grad_enabled():
             return original(*args, **kwargs)
 
-        def weigh(losses: Callable[[], Tensor], rows: int) -> Tensor | None:
+        def weigh(measure: Callable[[], Signals], rows: int) -> Tensor | None:
             total = self._weights
             if total is not None and total.shape[0] != rows:
                 raise contract_error(
                     self.module, f"{rows} rows of its own making, where {total.shape[0]} were weighted"
                 )
-            measured = losses() if weighers else None
+            signals = measure() if weighers or listeners else Signals()
+            for member in listeners:
+                member.hear(signals)
             for member in weighers:
-                weights = member.weigh(measured)
+                weights = member.weigh(signals.loss)
                 if weights is not None:
                     total = weights if total is None else total * weights
             return total
 
-        return self._weighed(original, args, kwargs, weigh)
+        needs = frozenset().union(*(member.wants for member in listeners)) - {"loss"}
+        return self._weighed(original, args, kwargs, weigh, needs)

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_select import distributed
 from lightning_select.callbacks.base import SelectionCallback, entropy
 from lightning_select.callbacks.choice import checked_weights, name_of, noted_weights
-from lightning_select.errors import ArgumentError, ConfigurationError
+from lightning_select.callbacks.gathering import Gathering
+from lightning_select.errors import ArgumentError
 from lightning_select.protocols import Weighting
 from lightning_select.schedule import Schedule, resolve
 from lightning_select.signals.contract import manual_error
@@ -64,8 +64,7 @@ class LossReweighting(SelectionCallback):
         self.weighting = weighting
         self.last_weights: Float[Tensor, "rows"] | None = None
         self._trainer: Any = None
-        self._world = 1
-        self._capacity = 0
+        self._gathering = Gathering("LossReweighting")
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Step between Trainer and module.
@@ -78,12 +77,11 @@ class LossReweighting(SelectionCallback):
         if stage == "fit" and not pl_module.automatic_optimization:
             raise manual_error(pl_module, type(self).__name__, "BatchSelection with a selection_step")
         self._trainer = trainer
-        self._capacity = 0
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Ask once how many ranks there are."""
         super().on_train_start(trainer, pl_module)
-        self._world = distributed.world_size()
+        self._gathering = Gathering("LossReweighting")
 
     def weighs(self) -> bool:
         """Is the method on at this step?"""
@@ -94,13 +92,12 @@ class LossReweighting(SelectionCallback):
         if losses is None:
             return None
         rows = losses.shape[0]
-        everyone = losses if self._world == 1 else self._gather(losses)
+        everyone = self._gathering.values(losses)
         self._verdicts.note(type(self).__name__, _some_finite, everyone)
         weighting = resolve(self.weighting, self._trainer.global_step, self.total_steps)
         weights = self._weigh_all(weighting, everyone)
-        if self._world > 1:
-            start = distributed.rank() * self._capacity
-            weights = weights[start : start + rows]
+        if self._gathering.world > 1:
+            weights = self._gathering.own(weights, rows)
         self.last_weights = weights
         self._metrics = lambda: {
             "active": 1.0,
@@ -121,17 +118,6 @@ class LossReweighting(SelectionCallback):
         weights = weighting(torch.where(finite, losses, mean))
         weights = checked_weights(owner, weights, losses.shape[0], self._verdicts) * finite
         return weights * (count / weights.sum().clamp(min=_TINY))
-
-    def _gather(self, losses: Float[Tensor, "rows"]) -> Float[Tensor, "all"]:
-        """Losses of all ranks, each in as many places as the largest first batch of any rank had rows."""
-        if not self._capacity:
-            self._capacity = distributed.largest(losses.shape[0], losses.device)
-        if losses.shape[0] > self._capacity:
-            raise ConfigurationError(
-                f"LossReweighting must see its largest batch first when several ranks train, got {losses.shape[0]} "
-                f"rows after a first batch of {self._capacity}. Use batches of one size (drop_last=True)."
-            )
-        return distributed.gather_rows(losses, self._capacity).flatten()
 
 
 def _some_finite(losses: Float[Tensor, "steps all"]) -> Mapping[str, tuple[Tensor, Tensor]]:

@@ -16,36 +16,48 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_select.errors import RowIdError
+from lightning_select.device_loader import DeviceLoader
+from lightning_select.errors import ConfigurationError, RowIdError
+from lightning_select.samplers.base import OnlineSampler
+from lightning_select.samplers.ledger import Arrival
 from lightning_select.types import Batch, Int
 
 __all__ = ["RowIds"]
 
 
 class RowIds:
-    """Row ids of the batches of one fit.
+    """Row ids of the batches of one fit, and what a sampler of ours noted of them when it drew them.
 
     Args:
         id_key: Key, attribute or position of the ids in the batch; ``None`` listens to the loader's batch sampler.
+
+    Attributes:
+        dataset_rows: Length of the training dataset, where its loader is listened to.
+        needed: Has anyone asked for the ids? A sampler that learns nothing only counts what arrives.
+        arrival: What a sampler of ours noted of the rows that arrived last when it drew them.
     """
 
     def __init__(self, id_key: str | int | None = None) -> None:
         self.id_key = id_key
         self.dataset_rows: int | None = None
-        self._drawn: collections.deque[Sequence[int]] = collections.deque()
-        self._loaders = 0
+        self.needed = False
+        self.arrival: Arrival | None = None
+        self._drawn: collections.deque[Sequence[int] | Tensor] = collections.deque()
+        self._sampler: OnlineSampler | None = None
+        self._listening = False
         self._reason = "no training loader was set up while this fit was watched"
 
-    def watch(self, loader: Any) -> Callable[[], None] | None:
+    def watch(self, loader: Any, sampler: OnlineSampler | None = None) -> Callable[[], None] | None:
         """Listen to a training loader from now on; the returned function stops it.
 
         The batch sampler is replaced in the loader's ``__dict__``, because a DataLoader refuses the plain assignment.
         """
-        if self.id_key is not None:
-            return None
-        self._loaders += 1
+        self._sampler = sampler or self._sampler
         batches = getattr(loader, "batch_sampler", None)
-        if not isinstance(loader, DataLoader):
+        if isinstance(batches, _Listening) or (self.id_key is not None and self._sampler is None):
+            return None
+        self._listening = False
+        if not isinstance(loader, (DataLoader, DeviceLoader)):
             self._reason = f"the training loader is a {type(loader).__name__}, not a torch DataLoader"
         elif isinstance(loader.dataset, IterableDataset):
             self._reason = "the dataset is iterable, so that its rows have no ids"
@@ -54,33 +66,48 @@ class RowIds:
         elif not getattr(loader, "in_order", True):
             self._reason = "the loader hands out batches in another order than it draws them (in_order=False)"
         else:
-            self.dataset_rows = len(loader.dataset)  # type: ignore[arg-type]
+            self._listening = True
+            self.dataset_rows = loader.rows if isinstance(loader, DeviceLoader) else len(loader.dataset)  # type: ignore[arg-type]
             vars(loader)["batch_sampler"] = _Listening(batches, self._drawn)
             return lambda: vars(loader).update(batch_sampler=batches)
         return None
 
-    def of(self, batch: Batch, rows: int, device: torch.device) -> Int[Tensor, "rows"]:
-        """Ids of the rows of the batch that arrived now; to be called once for every batch.
+    def of(self, batch: Batch, rows: int, device: torch.device, loaders: int) -> Int[Tensor, "rows"] | None:
+        """Ids of the rows of the batch that arrived now, from so many loaders; to be called once for every batch.
+
+        ``None`` where there are none and nobody but a sampler that learns nothing asked.
 
         Raises:
             RowIdError: There are no ids, or not one per row.
         """
-        if self.id_key is not None:
+        if self.id_key is not None and self._sampler is None:
             return self._named(batch, rows)
-        if self._loaders > 1:
-            self._reason = f"there are {self._loaders} training loaders, each with rows of its own"
-        if self._loaders != 1 or not self._drawn:
+        if loaders > 1 and self._sampler is not None:
+            raise ConfigurationError(
+                f"{self._sampler.owner} must be the sampler of the only training loader, got {loaders} loaders. "
+                "Put the datasets into one: torch.utils.data.ConcatDataset."
+            )
+        if loaders > 1:
+            self._reason = f"there are {loaders} training loaders, each with rows of its own"
+        if loaders > 1 or not self._listening or not self._drawn:
             raise RowIdError(
                 f"Row ids must come from the loader's sampler or from the batch, got neither: {self._reason}. "
                 "Put the ids into the batch and name them: id_key='index'."
             )
         ids = self._drawn.popleft()
-        if len(ids) != rows:
-            raise RowIdError(
-                f"Row ids must be one per row, got {len(ids)} drawn for a batch of {rows} rows: the dataset or "
-                "the collate function adds or drops rows. Put the ids into the batch and name them: id_key='index'."
-            )
-        return torch.tensor(ids, dtype=torch.int64).to(device, non_blocking=True)
+        if self._sampler is not None:
+            self.arrival = self._sampler.arrived(ids)
+        if self.id_key is not None:
+            return self._named(batch, rows)
+        if len(ids) == rows:
+            known = ids if isinstance(ids, Tensor) else torch.tensor(ids, dtype=torch.int64)
+            return known.to(device, non_blocking=True)
+        if not self.needed and (self.arrival is None or self.arrival.weights is None):
+            return None
+        raise RowIdError(
+            f"Row ids must be one per row, got {len(ids)} drawn for a batch of {rows} rows: the dataset or "
+            "the collate function adds or drops rows. Put the ids into the batch and name them: id_key='index'."
+        )
 
     def _named(self, batch: Batch, rows: int) -> Int[Tensor, "rows"]:
         try:
@@ -98,14 +125,14 @@ class RowIds:
 class _Listening:
     """A batch sampler that notes what it draws; everything else is the inner one's."""
 
-    def __init__(self, inner: Any, drawn: collections.deque[Sequence[int]]) -> None:
+    def __init__(self, inner: Any, drawn: collections.deque[Sequence[int] | Tensor]) -> None:
         self._inner = inner
         self._drawn = drawn
 
     def __iter__(self) -> Iterator[Any]:
         self._drawn.clear()  # what was drawn ahead and never arrived belongs to an epoch that was cut short
         for positions in self._inner:
-            self._drawn.append(list(positions))
+            self._drawn.append(positions if isinstance(positions, Tensor) else list(positions))
             yield positions
 
     def __len__(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,16 +15,19 @@ from lightning_select.errors import TrainingStepContractError
 from lightning_select.signals.base import Signals
 from lightning_select.signals.capture import Capture
 from lightning_select.signals.contract import contract_error, parse_output
-from lightning_select.signals.probe import Run
-from lightning_select.signals.reading import row_losses
+from lightning_select.signals.probe import Run, StepShape
+from lightning_select.signals.reading import read_signals, row_losses
 from lightning_select.signals.records import put_gate
 from lightning_select.signals.scoring import StepRunner, rows_of
 from lightning_select.types import Float
 
 __all__ = ["WeighedStep"]
 
-Weigh = Callable[[Callable[[], Tensor], int], "Float[Tensor, 'rows'] | None"]
-"""From a function that measures the row losses, and the number of rows, to the weights (``None``: all alike)."""
+Measure = Callable[[], Signals]
+"""Gives the signals of the rows, the loss among them."""
+
+Weigh = Callable[[Measure, int], "Float[Tensor, 'rows'] | None"]
+"""From a function that measures the rows, and their number, to the weights (``None``: all alike)."""
 
 
 class WeighedStep:
@@ -40,8 +44,15 @@ class WeighedStep:
         self._ask_module = False
         self._said = False
 
-    def __call__(self, step: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], weigh: Weigh) -> Any:
-        """What ``step`` returns; its backward pass will be weighted.
+    def __call__(
+        self,
+        step: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        weigh: Weigh,
+        needs: frozenset[str] = frozenset(),
+    ) -> Any:
+        """What ``step`` returns; its backward pass will be weighted. ``needs`` names signals wanted beside the loss.
 
         Raises:
             TrainingStepContractError: The step cannot be read row by row.
@@ -53,7 +64,7 @@ class WeighedStep:
         again = batch if type(batch) in (tuple, list, Tensor) else shallow_copy(batch)
         if not self._ask_module and not self._runner.is_ready(rows):
             self._ask_module = not self._is_readable(batch, batch_idx)
-        with keeping_buffers(self._module), Capture(gated=True) as capture:
+        with keeping_buffers(self._module), Capture(gated=True, want_logits=bool(needs)) as capture:
             output = step(*args, **kwargs)
         if output is None:
             return None  # the module skips this batch, and Lightning says so
@@ -75,7 +86,7 @@ class WeighedStep:
         if shape.own_rows:
             layouts = zip(capture.records, shape.layouts, strict=True)
             count = next(record.terms.values.shape[0] for record, layout in layouts if layout is not None)
-        weights = weigh(lambda: row_losses(run, shape), count)
+        weights = weigh(lambda: _read(run, shape, needs), count)
         if rows > 1 and not shape.sure:
             self._say_unweighted()
             return output
@@ -110,7 +121,7 @@ class WeighedStep:
         """The way out ``{"loss": ..., "sample_loss": ...}``."""
         if not losses.requires_grad:
             raise contract_error(self._module, "a 'sample_loss' without a gradient (was it detached?)")
-        weights = weigh(lambda: losses.detach().float(), losses.shape[0])
+        weights = weigh(lambda: Signals(loss=losses.detach().float()), losses.shape[0])
         if weights is None:
             return output
         (reached,) = torch.autograd.grad(loss, losses, retain_graph=True, allow_unused=True)
@@ -126,11 +137,15 @@ class WeighedStep:
         losses = signals.loss if isinstance(signals, Signals) else None
         if losses is None or losses.shape != (rows,) or not losses.requires_grad:
             raise contract_error(self._module, "from selection_step no loss per row with a gradient, to be weighted")
-        weights = weigh(lambda: losses.detach().float(), rows)
+        weights = weigh(lambda: replace(signals, loss=losses.detach().float()), rows)
         if weights is None:
             return output
         weighted = loss + _extra(losses, weights)
         return {**output, "loss": weighted} if isinstance(output, Mapping) else weighted
+
+
+def _read(run: Run, shape: StepShape, needs: frozenset[str]) -> Signals:
+    return read_signals(run, shape, needs) if needs else Signals(loss=row_losses(run, shape))
 
 
 def _extra(losses: Tensor, weights: Tensor) -> Tensor:

@@ -59,6 +59,7 @@ class Capture(TorchFunctionMode):
         connected: Under no_grad, which reductions (in order) a gradient would reach. These are made leaves of a graph
             of scalars, so that `coefficients` works without a graph of the model.
         want_linear: Keep the input of the last linear layer.
+        want_logits: Look for logits and targets of a classification written by hand; always on without gates.
         before_write: Told about every function that is about to change a tensor in place.
     """
 
@@ -68,6 +69,7 @@ class Capture(TorchFunctionMode):
         gated: bool = False,
         connected: Sequence[bool] | None = None,
         want_linear: bool = False,
+        want_logits: bool = False,
         before_write: Callable[[Callable[..., Any], Any], None] | None = None,
     ) -> None:
         super().__init__()
@@ -81,7 +83,7 @@ class Capture(TorchFunctionMode):
         self._linears = LinearInputs()
         self._cuts = Cuts()
         self._marks = False
-        self._watched = _watched(reads=not gated, writes=before_write is not None, linear=want_linear)
+        self._watched = _watched(reads=want_logits or not gated, writes=before_write is not None, linear=want_linear)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None

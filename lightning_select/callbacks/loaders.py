@@ -1,0 +1,115 @@
+"""What a loader tells about how it draws: its sampler, the rows of a batch, how far its workers are ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from lightning_select.callbacks.wrap import Wrap
+from lightning_select.compat import train_source
+from lightning_select.device_loader import DeviceLoader
+from lightning_select.errors import ConfigurationError
+from lightning_select.samplers.base import OnlineSampler
+
+__all__ = ["batch_rows", "check_length", "draws_ahead", "find_sampler", "keep_sampler", "settle"]
+
+_DEPTH = 4
+"""How deep batch samplers may be wrapped in each other."""
+
+
+def find_sampler(loader: Any, depth: int = _DEPTH) -> OnlineSampler | None:
+    """The sampler of ours that a loader draws from, directly or through batch samplers that wrap it."""
+    if isinstance(loader, OnlineSampler):
+        return loader
+    if depth == 0 or not hasattr(loader, "__dict__"):
+        return None
+    parts = vars(loader)
+    near = [parts[name] for name in ("sampler", "batch_sampler", "_inner") if name in parts]
+    if depth < _DEPTH:  # of the loader only its samplers, of a batch sampler whatever it holds
+        near += [part for part in parts.values() if hasattr(part, "__iter__")]
+    return next((found for part in near if (found := find_sampler(part, depth - 1)) is not None), None)
+
+
+def batch_rows(loader: Any) -> int:
+    """Rows of a batch of this loader; 1 where nobody knows, so that every draw knows the latest."""
+    for owner in (loader, getattr(loader, "batch_sampler", None)):
+        rows = getattr(owner, "batch_size", None)
+        if isinstance(rows, int) and rows > 0:
+            return rows
+    return 1
+
+
+def draws_ahead(loader: Any) -> int:
+    """Batches that the workers of a loader ask for before the first one is used up."""
+    return int(getattr(loader, "num_workers", 0) or 0) * int(getattr(loader, "prefetch_factor", None) or 0)
+
+
+def settle(loader: Any, device: torch.device) -> None:
+    """Tell a loader of ours where the model is, so that its data goes there."""
+    if isinstance(loader, DeviceLoader):
+        loader.bind(device)
+
+
+def check_length(trainer: Any, sampler: OnlineSampler) -> None:
+    """A Trainer that would not notice that epochs change their length must not get a sampler whose epochs do.
+
+    Raises:
+        ConfigurationError: Validation would be skipped in shorter epochs.
+    """
+    every_step = trainer.check_val_every_n_epoch is None
+    if sampler.constant_length or trainer.reload_dataloaders_every_n_epochs == 1 or every_step:
+        return
+    raise ConfigurationError(
+        f"{sampler.owner} must be used with Trainer(reload_dataloaders_every_n_epochs=1) when its epochs change their "
+        f"length, got {trainer.reload_dataloaders_every_n_epochs}. Otherwise Lightning would skip validation in the "
+        "shorter ones. Or take the mode with a constant length."
+    )
+
+
+def keep_sampler(trainer: Any) -> Callable[[], None]:
+    """Keep Lightning from replacing a sampler of ours, from the moment on at which the Trainer asks for its loader.
+
+    Lightning looks at ``loader.sampler`` alone, which is not ours where a batch sampler wraps it. The returned function
+    ends the watch.
+
+    Raises:
+        ConfigurationError: Later, from the Trainer: ``overfit_batches`` would replace the sampler.
+    """
+    source, held = train_source(trainer), []
+
+    def look(original: Any, *args: Any, **kwargs: Any) -> Any:
+        loaders = original(*args, **kwargs)
+        for loader in _flat(loaders):
+            found = find_sampler(loader)
+            if found is not None and trainer.overfit_batches:
+                raise ConfigurationError(
+                    f"{found.owner} must draw the rows itself, got Trainer(overfit_batches={trainer.overfit_batches}), "
+                    "which reads the same rows in order. Take limit_train_batches, or no sampler."
+                )
+            if found is not None and isinstance(loader, DataLoader) and loader.sampler is not found:
+                held.append((loader, loader.sampler))
+                vars(loader)["sampler"] = found
+        return loaders
+
+    wrap = Wrap(look, source, "dataloader")
+    wrap.put()
+
+    def stop() -> None:
+        wrap.take_off()
+        while held:
+            loader, sampler = held.pop()
+            vars(loader)["sampler"] = sampler
+
+    return stop
+
+
+def _flat(loaders: Any) -> list[Any]:
+    """The loaders of any collection of them."""
+    if isinstance(loaders, Mapping):
+        return [one for part in loaders.values() for one in _flat(part)]
+    if isinstance(loaders, (list, tuple)):
+        return [one for part in loaders for one in _flat(part)]
+    return list(getattr(loaders, "flattened", [loaders]))

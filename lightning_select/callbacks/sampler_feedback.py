@@ -1,0 +1,244 @@
+"""Feed a sampler: after every step tell it which rows were trained on and what the model said about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from lightning_select.callbacks.base import SelectionCallback
+from lightning_select.callbacks.gathering import Gathering
+from lightning_select.callbacks.interception import Interception
+from lightning_select.callbacks.loaders import batch_rows, check_length, draws_ahead, find_sampler, keep_sampler
+from lightning_select.callbacks.wrap import Wrap
+from lightning_select.compat import planned_steps, rank_zero_info
+from lightning_select.errors import ConfigurationError
+from lightning_select.samplers.base import OnlineSampler
+from lightning_select.samplers.progress import Progress
+from lightning_select.samplers.success import SOURCES
+from lightning_select.signals.base import Signals
+from lightning_select.signals.contract import contract_error, manual_error, returned_signals
+from lightning_select.signals.correctness import share_correct
+from lightning_select.types import Batch, Float, Int
+
+__all__ = ["SamplerFeedback", "automatic"]
+
+_CLASSIFICATION = frozenset({"logits", "targets"})
+
+
+class SamplerFeedback(SelectionCallback):
+    """Tells the sampler of the training loader what every step learnt, and keeps its state in the checkpoint.
+
+    Lightning attaches one to every Trainer by itself where entry points are on; it does nothing unless the training
+    loader has a sampler of ours. Add one by hand where they are off, or to choose its name.
+
+    A sampler that learns from losses hears the loss of each row of the forward pass that happens anyway. One that
+    learns from success hears the rewards (rows, attempts) that ``training_step`` returns beside the loss as
+    ``"reward"``, or the share of right answers of each row as ``"correct"``, or else sees for itself which rows the
+    step classified right.
+
+    Args:
+        name: Prefix of the metrics and key in the checkpoint.
+
+    Raises:
+        ConfigurationError: The loader cannot be followed, or the Trainer replaces its sampler.
+
+    Logs, on the logger's cadence: ``active``, ``lag`` (batches between draw and use), and what the sampler has to say.
+    """
+
+    def __init__(self, *, name: str = "sampler") -> None:
+        super().__init__(name, None)
+        self.sampler: OnlineSampler | None = None
+        self._attached_by_itself = False
+        self._undo: list[Callable[[], None]] = []
+        self._state: Mapping[str, Any] | None = None
+        self._heard: Signals | None = None
+        self._trainer: Any = None
+        self._sees_success = False
+        self._gathering = Gathering(type(self).__name__)
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Look out for training loaders.
+
+        Raises:
+            ConfigurationError: Two of our callbacks have one name, or the Trainer would replace our sampler.
+        """
+        others = [one for one in trainer.callbacks if isinstance(one, SamplerFeedback) and one is not self]
+        for one in others:
+            one.standing_by = one._attached_by_itself
+        self.standing_by = self._attached_by_itself and bool(others)
+        if self.standing_by:
+            return
+        self._check_name(trainer)
+        if stage != "fit":
+            return
+        self._leave()
+        self._trainer, self.sampler = trainer, None
+        self._state, self._sees_success = None, False
+        wrap = Wrap(self._process_dataloader, trainer.strategy, "process_dataloader")
+        wrap.put()
+        self._undo.append(wrap.take_off)
+        self._undo.append(keep_sampler(trainer))
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Learn how long training will be."""
+        if self.sampler is None:
+            return
+        super().on_train_start(trainer, pl_module)
+        self._gathering = Gathering(self.sampler.owner)
+        self.sampler.progress = self._progress(self.total_steps)
+
+    @property
+    def wants(self) -> frozenset[str]:
+        """What the sampler learns from, as far as the step does not return it."""
+        if self.sampler is None or not self._trainer.lightning_module.automatic_optimization:
+            return frozenset()
+        return (self.sampler.needs & {"loss"}) | (_CLASSIFICATION if self._sees_success else frozenset())
+
+    def reshape(self, batch: Batch) -> tuple[Batch, Tensor | None, Tensor | None]:
+        """The batch as it is; its weights are known already."""
+        weighted = self.interception is not None and self.interception.arrival is not None
+        if weighted and self.interception.arrival.weights is not None:  # type: ignore[union-attr]
+            module = self._trainer.lightning_module
+            if not module.automatic_optimization:
+                raise manual_error(module, self.sampler.owner, "a sampler without weights")  # type: ignore[union-attr]
+        return batch, None, None
+
+    def hear(self, signals: Signals) -> None:
+        """Keep the signals until the step is over."""
+        self._heard = signals
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Feed the sampler, log, and close the epoch after its last batch."""
+        sampler = self.sampler
+        if sampler is None or self.interception is None:
+            return
+        arrival, ids = self.interception.arrival, self.interception.ids
+        if sampler.needs and ids is not None:
+            self._feed(sampler, ids, outputs, batch)
+        self._heard = None
+        sampler.progress = self._progress(sampler.progress.total_steps)
+        self._metrics = lambda: {
+            "active": 1.0,
+            **({} if arrival is None or arrival.lag is None else {"lag": float(arrival.lag)}),
+            **sampler.metrics(),
+        }
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if trainer.is_last_batch:
+            sampler.close_epoch()
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Let the sampler plan an epoch of another length."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if self.sampler is not None:
+            self.sampler.end_epoch()
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the sampler; nothing where there is none of ours."""
+        if self.sampler is None or self.standing_by:
+            return {}
+        return {"sampler": self.sampler.state_dict(), "sees_success": self._sees_success}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Hand the state to the sampler as soon as there is one.
+
+        Raises:
+            ConfigurationError: The sampler has drawn already, for workers that cannot be called back.
+        """
+        self._state, self._sees_success = state_dict["sampler"], state_dict["sees_success"]
+        if self.sampler is None:
+            return
+        if self.sampler.drawing:
+            raise ConfigurationError(
+                f"{self.sampler.owner} must get its state back before it draws, got a loader that has started: this "
+                "strategy restores late. Leave estimated_stepping_batches out of configure_optimizers, or take "
+                "num_workers=0."
+            )
+        self._restore(self.sampler)
+
+    def _process_dataloader(self, original: Any, *args: Any, **kwargs: Any) -> Any:
+        loader = original(*args, **kwargs)
+        if self._trainer.training:
+            self._meet(loader)
+        return loader
+
+    def _meet(self, loader: Any) -> None:
+        found, trainer = find_sampler(loader), self._trainer
+        if found is None:
+            return
+        check_length(trainer, found)
+        previous, self.sampler = self.sampler, found
+        found.bind(batch_rows(loader), draws_ahead(loader), trainer.strategy.root_device)
+        if previous is None:
+            found.progress = Progress()
+            found.restart(trainer.current_epoch)
+            self._restore(found)
+        elif previous is not found:  # the loader was made anew, and a sampler with it
+            found.load_state_dict(previous.state_dict())
+            previous.release()
+        found.progress = self._progress(planned_steps(trainer, loader))
+        self.interception = Interception.join(self, trainer, trainer.lightning_module)
+        if found.needs:
+            self.interception.want_ids(found.id_key)
+        self.interception.follow(loader, found)
+
+    def _restore(self, sampler: OnlineSampler) -> None:
+        state, self._state = self._state, None
+        if state is None:
+            if self._trainer.global_step:
+                rank_zero_info(f"{sampler.owner} starts afresh: the checkpoint holds no state of a sampler.")
+        elif not sampler.load_state_dict(state):
+            rank_zero_info(
+                f"{sampler.owner} goes on with another number of ranks: what was learnt and which rows are still to "
+                "come is exact, but they are drawn in other batches than without the interruption."
+            )
+
+    def _progress(self, total_steps: int | None) -> Progress:
+        done = 0 if self.sampler is None else self.sampler.progress.step
+        epochs = self._trainer.max_epochs
+        known = epochs if epochs is not None and epochs > 0 else None
+        return Progress(max(done, self._trainer.global_step), total_steps, known)
+
+    def _feed(self, sampler: OnlineSampler, ids: Int[Tensor, "rows"], outputs: Any, batch: Any) -> None:
+        module = self._trainer.lightning_module
+        signals = returned_signals(outputs)
+        if self._heard is not None and self._heard.loss is not None:
+            signals["loss"] = self._heard.loss  # before any weights
+        if "success" in sampler.needs and not signals.keys() & SOURCES and (signals or outputs):
+            signals["correct"] = self._success(sampler, batch)
+        if not sampler.needs & {"loss", "reward"} <= signals.keys():
+            if not module.automatic_optimization:
+                raise manual_error(module, sampler.owner, "return the signals it learns from, as 'sample_loss'")
+            if "reward" in sampler.needs:
+                raise contract_error(module, f"no 'reward' beside the loss, from which {sampler.owner} learns")
+            return  # the step skipped this batch
+        for name, values in signals.items():
+            if values.shape[:1] != ids.shape:
+                raise contract_error(module, f"{values.shape[0]} values of '{name}' for {ids.shape[0]} rows")
+        everyone = {name: self._gathering.values(values) for name, values in signals.items()}
+        sampler.observe(self._gathering.ids(ids), everyone)
+
+    def _success(self, sampler: OnlineSampler, batch: Any) -> Float[Tensor, "rows"]:
+        """What the step classified right; at the first batch it has not been looked at, so it is run once more."""
+        signals = self._heard
+        if not self._sees_success and self.interception is not None:
+            self._sees_success = True
+            signals = self.interception.runner(train_mode=False).measure(batch, _CLASSIFICATION)
+        if signals is not None and signals.correct is not None:
+            return signals.correct
+        return share_correct(signals or Signals(), sampler.owner)
+
+    def _leave(self) -> None:
+        super()._leave()
+        while self._undo:
+            self._undo.pop()()
+        if self.sampler is not None:
+            self.sampler.release()
+
+
+def automatic() -> list[SamplerFeedback]:
+    """What Lightning's entry point for external callbacks asks for: one callback that stands by until it is needed."""
+    callback = SamplerFeedback()
+    callback._attached_by_itself = True
+    return [callback]

@@ -1,0 +1,151 @@
+"""The stream of rows that a sampler draws: chunk by chunk, epoch by epoch, and where in it training is.
+
+Drawing runs ahead of training where a loader has workers. A stream therefore knows two positions: what was drawn, and
+what has arrived in a batch. The rows in between are part of its state, so that a resumed run trains on them first.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_select import distributed
+from lightning_select.samplers.drawn import Drawn
+from lightning_select.samplers.ledger import Arrival, Chunk, Ledger
+from lightning_select.seeding import generator_at
+from lightning_select.types import State
+
+__all__ = ["Stream"]
+
+
+class Stream:
+    """Draws in chunks and keeps the account.
+
+    Args:
+        draw: From a number of rows and a generator to rows of all ranks.
+        seed: Seed of the draws.
+        lag: Batches that every draw is ahead of the training at least.
+
+    Attributes:
+        epoch: Number of the epoch, from 0.
+        drawn: Rows of all ranks drawn in this epoch.
+        arrivals: Batches that arrived so far, in all epochs.
+        chunk: Rows of one draw, of all ranks.
+        loader_lead: Batches that the loader draws ahead.
+        device: Where the draws are made.
+    """
+
+    def __init__(self, draw: Callable[[int, torch.Generator], Drawn], seed: int, lag: int) -> None:
+        self.epoch, self.drawn, self.chunk, self.loader_lead = 0, 0, 0, 0
+        self._draw, self._seed, self._lag = draw, seed, lag
+        self.arrivals, self._draws, self._arrived = 0, 0, False
+        self._opened = self._closed = False
+        self.device = torch.device("cpu")
+        self._ledger = Ledger()
+
+    @property
+    def lead(self) -> int:
+        """Batches that a draw is ahead of the training."""
+        return max(self._lag, self.loader_lead)
+
+    @property
+    def drawing(self) -> bool:
+        """Has anything been drawn that has not arrived?"""
+        return self._ledger.holds_rows
+
+    def open(self, *, fed: bool) -> bool:
+        """Start an iteration. Is it a new epoch?
+
+        A Trainer may ask a loader to start over before it has trained on anything: that is the same epoch, and what was
+        drawn already comes first. Without a Trainer nobody says what arrived, and each iteration is an epoch.
+        """
+        fresh = not self._opened
+        if self._opened and (self._closed or self._arrived or not fed):
+            self.turn_to(self.epoch + 1)
+            fresh = True
+        self._opened, self._arrived = True, False
+        return fresh
+
+    def turn_to(self, epoch: int) -> None:
+        """Go to the start of an epoch."""
+        self.epoch, self.drawn, self._draws, self._arrived = epoch, 0, 0, False
+        self._opened = self._closed = False
+        self._ledger.clear()
+
+    def close(self) -> None:
+        """The last batch of this epoch has arrived; what was drawn and not used is dropped."""
+        self._closed = True
+        self._ledger.clear()
+
+    def arrived(self, ids: Sequence[int] | Tensor) -> Arrival:
+        """A batch with these rows is about to be trained on."""
+        arrival = self._ledger.take(ids)
+        lag = None if arrival.version is None else self.arrivals - arrival.version
+        self.arrivals, self._arrived = self.arrivals + 1, True
+        return replace(arrival, lag=lag)
+
+    def chunks(self, total: Callable[[], int], *, listed: bool = True) -> Iterator[Chunk]:
+        """What is on its way already, then new draws, ``lag`` batches ahead, until ``total`` rows are drawn.
+
+        In lists, or else in tensors that stay on the device.
+        """
+        self._ledger.hold(None if listed else self.device)
+        queue = collections.deque(self._ledger.pending())
+        while True:
+            ahead = max(0, self._lag - self.loader_lead)
+            while len(queue) <= ahead and self.drawn < total():
+                queue.append(self._next(min(self.chunk, total() - self.drawn), listed))
+            if not queue:
+                return
+            yield queue.popleft()
+
+    def _next(self, count: int, listed: bool) -> Chunk:
+        drawn = self._draw(count, generator_at(self.device, self._seed, self.epoch, self._draws))
+        self._draws, self.drawn = self._draws + 1, self.drawn + count
+        share = slice(distributed.rank(), None, distributed.world_size())
+        weights = None if drawn.weights is None else drawn.weights[share].clone()  # the sampler may change its own
+        chunk = Chunk(drawn.ids[share].clone(), weights, self.arrivals).at(None if listed else self.device)
+        self._ledger.add(replace(chunk))
+        return chunk
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both positions, and the rows in between on every rank. All ranks must call it."""
+        flags = [int(self._opened), int(self._closed)]
+        return {
+            "place": [self.epoch, self._draws, self.drawn, self.arrivals, *flags],
+            "lag": self.lead,
+            "pending": distributed.gather_objects(self._ledger.state_dict()),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> bool:
+        """Go on where the other run was, with the lag that it had. Was it a run of as many ranks?"""
+        self.epoch, self._draws, self.drawn, self.arrivals, opened, closed = state["place"]
+        self._opened, self._closed, self._arrived = bool(opened), bool(closed), False
+        self._lag = max(self._lag, state["lag"])
+        pending, world, rank = state["pending"], distributed.world_size(), distributed.rank()
+        same = len(pending) == world
+        self._ledger.load_state_dict(pending[rank] if same else _share(pending, rank, world))
+        return same
+
+
+def _share(pending: Sequence[State], rank: int, world: int) -> State:
+    """Rows that several ranks had on their way, dealt out anew."""
+
+    def dealt(name: str) -> torch.Tensor:
+        columns = [one[name] for one in pending]
+        longest = max(len(column) for column in columns)
+        rows = [column[place : place + 1] for place in range(longest) for column in columns]
+        return torch.cat(rows)[rank::world] if rows else columns[0][:0]
+
+    ids = dealt("ids")
+    return {
+        "ids": ids,
+        "weights": dealt("weights"),
+        "sizes": torch.tensor([len(ids)] if len(ids) else [], dtype=torch.int64),
+        "versions": torch.tensor([0] if len(ids) else [], dtype=torch.int64),
+    }

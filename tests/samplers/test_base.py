@@ -1,0 +1,246 @@
+"""What all samplers share: the stream of draws, its account, and what it says about bad input."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset
+
+from lightning_select.errors import ArgumentError, ConfigurationError
+from lightning_select.samplers.ledger import Chunk, Ledger
+from tests.samplers.toy import ByLastLoss, Plain
+
+CPU = torch.device("cpu")
+
+
+def learn_from(sampler: ByLastLoss, ids: list[int]) -> None:
+    """As if the loss of a row were its place in the dataset, and changed a little in every step."""
+    losses = torch.tensor([float(row) + 1 + 0.1 * sampler.updates for row in ids])
+    sampler.observe(torch.tensor(ids), {"loss": losses})
+
+
+def train(sampler: ByLastLoss, lead: int, steps: int, *, size: int = 4) -> list[list[int]]:
+    """What a Trainer does with a loader whose workers draw ``lead`` batches ahead."""
+    sampler.bind(size, lead, CPU)
+    stream = iter(sampler)
+    waiting = [[next(stream) for _ in range(size)] for _ in range(lead)]
+    done = []
+    for _ in range(steps):
+        waiting.append([next(stream) for _ in range(size)])
+        ids = waiting.pop(0)
+        sampler.arrived(ids)
+        learn_from(sampler, ids)
+        done.append(ids)
+    return done
+
+
+def passed_on(sampler: ByLastLoss, lead: int) -> ByLastLoss:
+    """Another one, with the state as a checkpoint gives it back."""
+    file = io.BytesIO()
+    torch.save(sampler.state_dict(), file)
+    file.seek(0)
+    other = type(sampler)(sampler.rows)
+    other.bind(4, lead, CPU)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    return other
+
+
+def test_lightning_leaves_it_as_it_is() -> None:
+    assert isinstance(Plain(10), DistributedSampler)
+
+
+def test_it_draws_the_length_of_the_dataset_or_as_many_as_asked() -> None:
+    assert len(list(Plain(10))) == len(Plain(10)) == 10
+    assert len(list(Plain(10, num_samples=25))) == 25
+    assert Plain(range(7)).rows == 7
+
+
+def test_each_iteration_is_another_epoch_and_a_seed_tells_all() -> None:
+    one, two, other = Plain(50, seed=1), Plain(50, seed=1), Plain(50, seed=2)
+    first, second = list(one), list(one)
+    assert first != second
+    assert [list(two), list(two)] == [first, second]
+    assert list(other) != first
+    assert one.epoch == 1
+
+
+def test_an_epoch_can_be_named_in_a_loop_of_ones_own() -> None:
+    one, two = Plain(50), Plain(50)
+    epochs = [list(one) for _ in range(3)]
+    two.set_epoch(2)
+    assert list(two) == epochs[2]
+    two.set_epoch(0)
+    assert list(two) == epochs[0]
+
+
+def test_the_global_generator_is_left_alone() -> None:
+    state = torch.get_rng_state()
+    list(Plain(50))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_what_is_learnt_shows_in_the_next_batch() -> None:
+    sampler = ByLastLoss(20)
+    sampler.bind(10, 0, CPU)
+    batches = iter(BatchSampler(sampler, 10, drop_last=False))
+    next(batches)
+    sampler.observe(torch.arange(20), {"loss": (torch.arange(20) == 3).float()})
+    assert next(batches) == [3] * 10
+
+
+@pytest.mark.parametrize("lead", [0, 1, 4])
+@pytest.mark.parametrize("stop", [1, 2, 7, 11])
+def test_a_resumed_run_draws_what_the_uninterrupted_one_drew(lead: int, stop: int) -> None:
+    whole = train(ByLastLoss(60), lead, 15 - lead)
+    sampler = ByLastLoss(60)
+    before = train(sampler, lead, min(stop, 14 - lead))
+    after = train(passed_on(sampler, lead), lead, 15 - lead - len(before))
+    assert before + after == whole
+
+
+def test_a_run_resumed_with_fewer_workers_keeps_their_lag_and_draws_the_same() -> None:
+    whole = train(ByLastLoss(60), 4, 11)
+    sampler = ByLastLoss(60)
+    before = train(sampler, 4, 5)
+    assert before + train(passed_on(sampler, 0), 0, 6) == whole
+
+
+def test_with_a_lag_of_its_own_the_workers_make_no_difference() -> None:
+    runs = [train(ByLastLoss(60, lag=4), lead, 11) for lead in (0, 2, 4)]
+    assert runs[0] == runs[1] == runs[2]
+    assert train(ByLastLoss(60), 0, 11) != runs[0]
+
+
+def test_the_lag_is_measured() -> None:
+    sampler = ByLastLoss(60)
+    sampler.bind(4, 2, CPU)
+    stream = iter(sampler)
+    waiting, lags = [[next(stream) for _ in range(4)] for _ in range(2)], []
+    for _ in range(5):
+        waiting.append([next(stream) for _ in range(4)])
+        lags.append(sampler.arrived(waiting.pop(0)).lag)
+    assert lags == [0, 1, 2, 2, 2]
+
+
+def test_asked_to_start_over_before_anything_arrived_it_goes_on_with_the_same() -> None:
+    once, twice = Plain(40), Plain(40)
+    for sampler in (once, twice):
+        sampler.bind(4, 0, CPU)
+    stream = iter(twice)
+    drawn = [next(stream) for _ in range(8)]  # as workers do at once
+    assert list(twice) == list(once)
+    assert twice.epoch == 0
+    assert len(drawn) == 8
+
+
+def test_an_epoch_that_is_cut_short_is_over() -> None:
+    sampler = Plain(40)
+    sampler.bind(4, 0, CPU)
+    stream = iter(sampler)
+    sampler.arrived([next(stream) for _ in range(4)])
+    sampler.close_epoch()
+    assert len(list(sampler)) == 40
+    assert sampler.epoch == 1
+
+
+def test_a_batch_sampler_may_put_rows_in_another_order() -> None:
+    ledger = Ledger()
+    ledger.add(Chunk([5, 6, 7, 8], [1.0, 2.0, 3.0, 4.0], 0))
+    ledger.add(Chunk([9, 5], [5.0, 6.0], 1))
+    arrival = ledger.take([9, 7])
+    assert (arrival.weights, arrival.version) == ([5.0, 3.0], 0)
+    assert [chunk.ids for chunk in ledger.pending()] == [[5, 6, 8], [5]]
+    assert ledger.take([5, 6, 8, 5]).weights == [1.0, 2.0, 4.0, 6.0]
+    assert not ledger.holds_rows
+
+
+def test_rows_that_were_never_drawn_count_once() -> None:
+    ledger = Ledger()
+    ledger.add(Chunk([1], [3.0], 0))
+    arrival = ledger.take([2, 1, 2])
+    assert (arrival.weights, arrival.version) == ([1.0, 3.0, 1.0], 0)
+    assert ledger.take([4]).version is None
+
+
+def test_samplers_can_be_copied_and_pickled() -> None:
+    sampler = ByLastLoss(30)
+    train(sampler, 0, 3)
+    for twin in (copy.deepcopy(sampler), pickle.loads(pickle.dumps(sampler))):
+        assert list(twin) == list(copy.deepcopy(sampler))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Plain(0), r"Plain.dataset must have at least one row, got 0."),
+        (lambda: Plain(10, num_samples=0), r"Plain.num_samples must be a whole number, at least 1, got 0."),
+        (lambda: Plain(10, num_samples=2.5), r"Plain.num_samples must be a whole number, at least 1, got 2.5."),
+        (lambda: Plain(10, seed="x"), r"Plain.seed must be a whole number, got 'x'."),
+        (lambda: Plain(10, lag=-1), r"Plain.lag must be a whole number, at least 0, got -1."),
+        (lambda: Plain(True), r"Plain.dataset must have a length and be read by position, got bool."),
+        (lambda: Plain(Endless()), r"Plain.dataset must have a length .*, got Endless. For a stream"),
+        (lambda: Plain(Unsized()), r"Plain.dataset must have a length .*, got Unsized."),
+    ],
+)
+def test_bad_arguments(make: Any, said: str) -> None:
+    with pytest.raises(ArgumentError, match=said):
+        make()
+
+
+class Endless(IterableDataset):
+    def __iter__(self) -> Any:
+        return iter(range(3))
+
+    def __len__(self) -> int:
+        return 3
+
+
+class Unsized(torch.utils.data.Dataset):
+    pass
+
+
+def test_shuffle_together_with_a_sampler_is_refused_by_torch() -> None:
+    with pytest.raises(ValueError, match="sampler option is mutually exclusive with shuffle"):
+        DataLoader(list(range(4)), sampler=Plain(4), shuffle=True)
+
+
+def test_signals_that_are_missing() -> None:
+    with pytest.raises(ArgumentError, match="ByLastLoss.observe must get the signals loss, got reward"):
+        ByLastLoss(4).observe(torch.tensor([0]), {"reward": torch.ones(1, 2)})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("rows", 99, r"the dataset must have the length that the checkpoint holds \(99\), got 10"),
+        ("sampler", "Other", r"the sampler must be of the kind that the checkpoint holds \(Other\), got ByLastLoss"),
+        ("dataset", "Birds", r"the dataset must be of the class that the checkpoint holds \(Birds\), got rows"),
+    ],
+)
+def test_a_state_of_another_run(key: str, value: Any, said: str) -> None:
+    sampler = ByLastLoss(10)
+    with pytest.raises(ConfigurationError, match=said):
+        sampler.load_state_dict({**sampler.state_dict(), key: value})
+
+
+def test_a_sampler_that_nobody_feeds_says_so_once() -> None:
+    sampler = ByLastLoss(100)
+    list(sampler)
+    with pytest.warns(UserWarning, match="ByLastLoss has learnt nothing from 32 rows drawn"):
+        list(sampler)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(sampler)
+        list(Plain(100))
+        list(Plain(100))
+
+
+def test_a_long_first_epoch_without_news_is_enough_to_say_so() -> None:
+    with pytest.warns(UserWarning, match="has learnt nothing"):
+        list(ByLastLoss(5000))
