@@ -1,0 +1,246 @@
+"""Rows in proportion to weights of your own: distributed, exact at any number of rows, and open to change at any time.
+
+``torch.utils.data.WeightedRandomSampler`` draws a whole epoch at once from weights that it froze, on one process, and
+from 2^24 rows at most. Here ``sampler.weights[ids] = w`` acts on the next draw, and every rank draws its own share.
+
+References:
+    Requests at torch: pytorch#7359 (weights that change), #77154 (distributed), #2576 (more than 2^24 rows).
+    Wong and Easton, "An Efficient Method for Weighted Sampling without Replacement", SIAM Journal on Computing 9(1),
+    1980: one row after the other, in proportion to the weights of those left.
+
+Deviations:
+    None.
+
+Honest limits:
+    All ranks must set the same weights: each of them draws for all.
+    A draw that a loader's workers made ahead does not know of weights that were set since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Sized
+from typing import Any
+
+import torch
+from numpy import ndarray as Array
+from torch import Tensor
+
+from lightning_select.errors import ArgumentError, RowIdError
+from lightning_select.samplers.base import OnlineSampler
+from lightning_select.samplers.draw import WeightedDraw
+from lightning_select.samplers.drawn import Drawn
+from lightning_select.types import Float, Int
+
+__all__ = ["Weighted", "Weights", "weighted"]
+
+Ids = int | slice | Sequence[int] | Array | Tensor
+Values = int | float | Sequence[int | float] | Array | Tensor
+
+
+def weighted(weights: Float[Tensor, "rows"]) -> Float[Tensor, "rows"]:
+    """The chance of each row to be drawn next, float64."""
+    return weights.double() / weights.double().sum()
+
+
+class Weighted(OnlineSampler):
+    """Draw rows in proportion to weights.
+
+    Without replacement, a row that was drawn is left out until the epoch ends, also where its weight is set meanwhile.
+    If all rows of positive weight were drawn and more are asked for, all may come again. A draw costs what it draws.
+    Nothing waits for a device, except that without replacement rows of positive weight are counted after a change.
+
+    Args:
+        dataset: What is sampled from, or its number of rows.
+        weights: Weight of every row: finite, not negative, one at least positive. Kept as float32.
+        replacement: May a row come twice in an epoch?
+        num_samples: Rows of one epoch, of all ranks together; ``None`` is the length of the dataset or, without
+            replacement, the number of rows of positive weight.
+        seed: Seed of the draws.
+        id_key: Entry of the batch that holds row ids; ``None`` goes by the order of the draws.
+        lag: Batches that every draw is ahead of the training at least.
+
+    Raises:
+        ArgumentError: A value is out of range, or without replacement too few rows have a positive weight.
+
+    Attributes:
+        weights: The weights, to be read and set: ``sampler.weights[ids] = w``.
+
+    Example:
+        >>> sampler = Weighted(3, [0.0, 1.0, 0.0], num_samples=2)
+        >>> rows = iter(sampler)
+        >>> sampler.weights[[1, 2]] = [0.0, 1.0]
+        >>> list(rows)
+        [2, 2]
+    """
+
+    def __init__(
+        self,
+        dataset: Sized | int,
+        weights: Sequence[int | float] | Array | Tensor,
+        *,
+        replacement: bool = True,
+        num_samples: int | None = None,
+        seed: int = 0,
+        id_key: str | int | None = None,
+        lag: int = 0,
+    ) -> None:
+        super().__init__(dataset, num_samples=num_samples, seed=seed, id_key=id_key, lag=lag)
+        values = _checked(self.owner, weights).cpu()
+        if values.shape != (self.rows,):
+            raise ArgumentError(f"{self.owner}.weights must hold one for each of {self.rows} rows, got {len(values)}.")
+        positive = int((values > 0).sum())
+        if positive == 0:
+            raise ArgumentError(f"{self.owner}.weights must hold a positive weight, got zeros only.")
+        self.replacement = replacement
+        self._size = num_samples or (self.rows if replacement else positive)
+        if not replacement and self._size > positive:
+            raise ArgumentError(
+                f"{self.owner}.num_samples must be at most {positive}, the rows of positive weight, without "
+                f"replacement, got {num_samples}."
+            )
+        self._all = WeightedDraw(self.rows, device=self.device)
+        self._all.set_all(values)
+        # Without replacement, rows that were drawn weigh nothing here.
+        self._left = self._all if replacement else WeightedDraw(self.rows, device=self.device)
+        self._drawn = torch.zeros(0 if replacement else self.rows, dtype=torch.bool, device=self.device)
+        # Rows of positive weight, all and those left; None: to be counted.
+        self._positive: int | None = positive
+        self._number: int | None = positive
+        self.weights = Weights(self)
+        self.begin()
+
+    def rows_of_epoch(self) -> int:
+        """Rows of an epoch."""
+        return self._size
+
+    def begin(self) -> None:
+        """Put back what was drawn."""
+        if not self.replacement:
+            self._put_back()
+
+    def draw(self, count: int, generator: torch.Generator) -> Drawn:
+        """The next rows."""
+        if self.replacement:
+            return Drawn(self._all.draw(count, generator))
+        parts: list[Tensor] = []
+        while (missing := count - sum(len(part) for part in parts)) > 0:
+            if not self._count_left():
+                self._put_back()
+                if not self._count_left():
+                    raise ArgumentError(f"{self.owner}.weights must hold a positive weight, got zeros only.")
+            parts.append(self._draw_different(min(missing, self._count_left()), generator))
+        return Drawn(torch.cat(parts))
+
+    def tensors(self) -> dict[str, Any]:
+        """The weights, and which rows were drawn."""
+        state: dict[str, Any] = {"all": self._all.state_dict(), "numbers": [self._positive, self._number]}
+        return state if self.replacement else state | {"left": self._left.state_dict(), "drawn": self._drawn.clone()}
+
+    def load_tensors(self, state: Mapping[str, Any]) -> None:
+        """Take over what `tensors` gave."""
+        self._all.load_state_dict(state["all"])
+        self._positive, self._number = state["numbers"]
+        if not self.replacement and "left" in state:
+            self._left.load_state_dict(state["left"])
+            self._drawn = state["drawn"].to(self.device)
+        else:
+            self.begin()
+
+    def move(self, device: torch.device) -> None:
+        """Move the weights."""
+        self._all.to(device)
+        self._left.to(device)
+        self._drawn = self._drawn.to(device)
+
+    def metrics(self) -> dict[str, float | Tensor]:
+        """Shares of rows: of ``positive`` weight, ``effective`` sample size, and ``left`` without replacement."""
+        weights = self._all.weights.double()
+        told: dict[str, float | Tensor] = {
+            "positive": (weights > 0).double().mean(),
+            "effective": weights.sum() ** 2 / (weights**2).sum() / self.rows,
+        }
+        return told if self.replacement else told | {"left": (self._left.weights > 0).double().mean()}
+
+    def _put_back(self) -> None:
+        self._drawn.zero_()
+        self._left.load_state_dict(self._all.state_dict())
+        if self._positive is None:
+            self._positive = int((self._all.weights > 0).sum())
+        self._number = self._positive
+
+    def _count_left(self) -> int:
+        if self._number is None:
+            self._number = int((self._left.weights > 0).sum())
+        return self._number
+
+    def _draw_different(self, count: int, generator: torch.Generator) -> Int[Tensor, "count"]:
+        ids = self._left.draw(count, generator, replacement=False)
+        self._left.set(ids, torch.zeros(count, device=self.device))
+        self._drawn.index_fill_(0, ids, True)
+        self._number = self._count_left() - count
+        return ids
+
+    def _set(self, ids: Int[Tensor, "k"], weights: Float[Tensor, "k"]) -> None:
+        self._all.set(ids, weights)
+        if not self.replacement:
+            drawn = self._drawn.index_select(0, ids.clamp(0, self.rows - 1))
+            self._left.set(ids, torch.where(drawn, 0.0, weights))
+        self._positive = self._number = None
+
+
+class Weights:
+    """Weights of the rows of a `Weighted` sampler, read and set by a number, numbers, a slice or a mask.
+
+    Values that are on a device already are not looked at: there a weight that is negative or not finite counts as zero
+    and an id outside the dataset is passed over.
+    """
+
+    def __init__(self, sampler: Weighted) -> None:
+        self._sampler = sampler
+
+    def __len__(self) -> int:
+        return self._sampler.rows
+
+    def __getitem__(self, ids: Ids) -> Float[Tensor, "*k"]:
+        found = self._sampler._all.weights.index_select(0, self._places(ids))
+        return found.squeeze(0) if isinstance(ids, int) else found
+
+    def __setitem__(self, ids: Ids, weights: Values) -> None:
+        places, values = self._places(ids), _checked(self._sampler.owner, weights)
+        if values.ndim and values.shape != places.shape:
+            raise ArgumentError(
+                f"{self._sampler.owner}.weights must be set to one weight, or one for each of {len(places)} ids, "
+                f"got {len(values)}."
+            )
+        self._sampler._set(places, values.to(places.device, non_blocking=True).expand(places.shape))
+
+    def tensor(self) -> Float[Tensor, "rows"]:
+        """A copy of all weights."""
+        return self._sampler._all.weights.clone()
+
+    def _places(self, ids: Ids) -> Int[Tensor, "k"]:
+        owner, rows = self._sampler.owner, len(self)
+        if isinstance(ids, slice):
+            ids = list(range(rows)[ids])
+        places = torch.as_tensor(ids)
+        if places.dtype == torch.bool and places.shape == (rows,):
+            places = places.nonzero().squeeze(1)
+        if places.numel() and (places.is_floating_point() or places.dtype == torch.bool or places.ndim > 1):
+            raise RowIdError(
+                f"{owner}.weights must be read and set by ids of rows, or by a mask of all {rows}, got {places.dtype} "
+                f"of shape {tuple(places.shape)}."
+            )
+        places = places.long().reshape(-1)
+        if places.device.type == "cpu" and len(places):
+            low, high = int(places.min()), int(places.max())
+            if low < 0 or high >= rows:
+                raise RowIdError(f"{owner}.weights must have ids in [0, {rows}), got {low if low < 0 else high}.")
+        return places.to(self._sampler.device, non_blocking=True)
+
+
+def _checked(owner: str, weights: Values) -> Float[Tensor, "*k"]:
+    values = torch.as_tensor(weights).detach().float()
+    if values.device.type == "cpu" and not bool((values.isfinite() & (values >= 0)).all()):
+        wrong = values.flatten()[~(values.isfinite() & (values >= 0)).flatten()][0]
+        raise ArgumentError(f"{owner}.weights must be finite and not negative, got {float(wrong):g}.")
+    return values
