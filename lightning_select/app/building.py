@@ -10,6 +10,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_select.app.hydra_versions import TRUST
+from lightning_select.callbacks.sampler_feedback import SamplerFeedback
 from lightning_select.errors import ConfigurationError, SelectionError
 
 __all__ = ["build_callbacks", "build_data", "build_model", "build_trainer", "instantiate"]
@@ -43,16 +44,23 @@ def build_data(config: DictConfig) -> Any:
     """The data module, or ``None`` where the module brings its own loaders.
 
     Raises:
-        ConfigurationError: The config names no class.
+        ConfigurationError: The config names no class, or a sampler that the data do not take.
     """
-    if not config.get("data"):
+    chosen = bool(OmegaConf.select(config, "sampler._target_"))
+    data = config.get("data") or {}
+    if chosen and "sampler" not in data:
+        raise ConfigurationError(
+            "sampler must be taken by the data, got data without a `sampler`. If your data module has such an "
+            "argument (it is called with the training dataset): +data.sampler='${sampler}'"
+        )
+    if not data:
         return None
-    _check_target("data", config.data, "data._target_=my.DataModule")
-    return instantiate(config.data)
+    _check_target("data", data, "data._target_=my.DataModule")
+    return instantiate(data) if chosen or "sampler" not in data else instantiate(data, sampler=None)
 
 
 def build_callbacks(config: DictConfig) -> list[Any]:
-    """The callbacks, in the order of the config; a name that holds nothing is left out.
+    """The callbacks, in the order of the config, and what a sampler needs; a name that holds nothing is left out.
 
     Raises:
         ConfigurationError: An entry names no class.
@@ -60,7 +68,8 @@ def build_callbacks(config: DictConfig) -> list[Any]:
     named = {name: entry for name, entry in (config.get("callbacks") or {}).items() if entry}
     for name, entry in named.items():
         _check_target(f"callbacks.{name}", entry, f"+callbacks.{name}._target_=my.Callback")
-    return [instantiate(entry) for entry in named.values()]
+    feedback = [SamplerFeedback()] if OmegaConf.select(config, "sampler._target_") else []
+    return [*(instantiate(entry) for entry in named.values()), *feedback]
 
 
 def build_trainer(config: DictConfig, callbacks: Sequence[Any], changes: Mapping[str, Any] | None = None) -> Any:

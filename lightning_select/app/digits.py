@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lightning_select.errors import ArgumentError, ConfigurationError
 
@@ -28,13 +28,21 @@ class Digits(LightningDataModule):
             test labels stay as they are.
         seed: Seed of the split and of the wrong labels.
         num_workers: Worker processes of the training loader.
+        sampler: Called with the training rows, makes the sampler of the training loader; ``None`` shuffles them.
 
     Raises:
         ArgumentError: ``noise`` is not a share.
         ConfigurationError: scikit-learn is not installed.
     """
 
-    def __init__(self, batch_size: int = 32, noise: float = 0.0, seed: int = 0, num_workers: int = 0) -> None:
+    def __init__(
+        self,
+        batch_size: int = 32,
+        noise: float = 0.0,
+        seed: int = 0,
+        num_workers: int = 0,
+        sampler: Callable[[Dataset[Any]], Sampler[int]] | None = None,
+    ) -> None:
         super().__init__()
         if not 0 <= noise <= 1:
             raise ArgumentError(f"Digits.noise must be in [0, 1], got {noise}.")
@@ -42,6 +50,7 @@ class Digits(LightningDataModule):
         self.noise = noise
         self.seed = seed
         self.num_workers = num_workers
+        self.sampler = sampler
         self._parts: dict[str, _Rows] = {}
 
     def setup(self, stage: str) -> None:
@@ -57,9 +66,10 @@ class Digits(LightningDataModule):
             self._parts[name] = _Rows(images[rows], *_flip(labels[rows], noise, draw))
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Batches of the training part, in random order."""
-        workers = self.num_workers
-        return _loader(self._parts["train"], self.batch_size, shuffle=True, drop_last=True, num_workers=workers)
+        """Batches of the training part, in random order or as the sampler draws them."""
+        rows = self._parts["train"]
+        order: dict[str, Any] = {"shuffle": True} if self.sampler is None else {"sampler": self.sampler(rows)}
+        return _loader(rows, self.batch_size, drop_last=True, num_workers=self.num_workers, **order)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The validation part in one batch."""

@@ -17,9 +17,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from lightning_select.app.batch_size import batch_size_of
 from lightning_select.errors import ConfigurationError
 
-__all__ = ["GROUP", "UNIFORM", "Method", "compose_method", "list_recipes", "read_methods"]
+__all__ = ["GROUP", "SAMPLER", "UNIFORM", "Method", "compose_method", "list_recipes", "read_methods"]
 
 GROUP = "callbacks/selection"
+SAMPLER = "sampler"
 UNIFORM = "uniform"
 NONE = "none"
 """The option that stands for no callback."""
@@ -33,26 +34,27 @@ class Method:
     overrides: tuple[str, ...]
 
 
-def list_recipes() -> list[str]:
-    """Names of all recipes that this application finds, the user's own among them."""
+def list_recipes(group: str = GROUP) -> list[str]:
+    """Names of all recipes, or samplers, that this application finds, the user's own among them."""
     loader = GlobalHydra.instance().config_loader()
-    return sorted(set(loader.get_group_options(GROUP, results_filter=ObjectType.CONFIG)) - {NONE})
+    return sorted(set(loader.get_group_options(group, results_filter=ObjectType.CONFIG)) - {NONE})
 
 
-def read_methods(entries: Any, recipes: Sequence[str]) -> list[Method]:
+def read_methods(entries: Any, recipes: Sequence[str], samplers: Sequence[str] = ()) -> list[Method]:
     """The methods that ``methods=[...]`` names.
 
     Args:
         entries: ``uniform``, names of recipes, or a name of one's own with overrides, as ``{name: {key: value}}`` or
-            ``{name: [override, ...]}``. The overrides say which recipe is meant (``callbacks/selection: uds``), unless
-            the name is that of a recipe. A single name needs no list.
-        recipes: Names that exist.
+            ``{name: [override, ...]}``. The overrides say which recipe is meant (``callbacks/selection: uds``) or which
+            sampler (``sampler: vade``), unless the name is that of one. A single name needs no list.
+        recipes: Names that exist; a recipe comes before a sampler of the same name.
+        samplers: Names of samplers that exist.
 
     Raises:
         ConfigurationError: A name is unknown or occurs twice, or an entry is of another form.
     """
     entries = entries if isinstance(entries, list) else [entries]
-    methods = [_read(entry, recipes) for entry in entries]
+    methods = [_read(entry, recipes, samplers) for entry in entries]
     twice = [name for name, times in Counter(method.name for method in methods).items() if times > 1]
     if twice or not methods:
         raise ConfigurationError(f"methods must be at least one, each with a name of its own, got {entries}.")
@@ -86,9 +88,9 @@ def compose_method(method: Method, seed: int, batch_size_key: str | None) -> Dic
     return config
 
 
-def _read(entry: Any, recipes: Sequence[str]) -> Method:
+def _read(entry: Any, recipes: Sequence[str], samplers: Sequence[str]) -> Method:
     if isinstance(entry, str):
-        return Method(entry, (_choose(entry, recipes),))
+        return Method(entry, _choose(entry, recipes, samplers))
     if isinstance(entry, Mapping) and len(entry) == 1:
         ((name, changes),) = entry.items()
         # Values in JSON are values in Hydra's grammar too, strings in quotes included.
@@ -96,20 +98,26 @@ def _read(entry: Any, recipes: Sequence[str]) -> Method:
             [f"{key}={json.dumps(changes[key])}" for key in changes] if isinstance(changes, Mapping) else changes
         )
         if isinstance(overrides, list) and all(isinstance(override, str) for override in overrides):
-            chosen = any(_key(override) == GROUP for override in overrides)
-            return Method(str(name), tuple(overrides) if chosen else (_choose(str(name), recipes), *overrides))
+            keys = {_key(override) for override in overrides}
+            if GROUP in keys:
+                return Method(str(name), tuple(overrides))
+            first = (f"{GROUP}={NONE}",) if SAMPLER in keys else _choose(str(name), recipes, samplers)
+            return Method(str(name), (*first, *overrides))
     raise ConfigurationError(f"methods must hold names and {{name: {{key: value}}}}, got {entry!r}.")
 
 
-def _choose(name: str, recipes: Sequence[str]) -> str:
+def _choose(name: str, recipes: Sequence[str], samplers: Sequence[str]) -> tuple[str, ...]:
     if name == UNIFORM:
-        return f"{GROUP}={NONE}"
+        return (f"{GROUP}={NONE}",)
+    if name in samplers and name not in recipes:
+        return (f"{GROUP}={NONE}", f"{SAMPLER}={name}")
     if name not in recipes:
         raise ConfigurationError(
-            f"methods must name {UNIFORM} or one of the recipes {', '.join(recipes)}, got {name!r}. "
+            f"methods must name {UNIFORM}, one of the recipes {', '.join(recipes)} or one of the samplers "
+            f"{', '.join(samplers)}, got {name!r}. "
             f"A name of your own comes with the recipe it stands for: {{{name}: {{{GROUP}: uds}}}}"
         )
-    return f"{GROUP}={name}"
+    return (f"{GROUP}={name}",)
 
 
 def _kept_share(config: DictConfig) -> float:
