@@ -1,7 +1,7 @@
 """Data on the device: the fast path for a dataset that fits there.
 
-A `DeviceLoader` holds a whole dataset of tensors on the device of the model and takes batches out of it by index. It has
-no workers and draws nothing ahead, so each draw knows all that was learnt by then, and row ids never visit the host.
+A `DeviceLoader` holds a whole dataset of tensors on the device of the model and takes batches out of it by index. It
+has no workers and draws nothing ahead, so each draw knows all that was learnt by then. Row ids never visit the host.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from lightning_select.device_loader import DeviceLoader
 from lightning_select.errors import ConfigurationError
 from lightning_select.samplers.base import OnlineSampler
 
-__all__ = ["batch_rows", "check_length", "draws_ahead", "find_sampler", "keep_sampler", "settle"]
+__all__ = ["batch_rows", "check_length", "draws_ahead", "find_sampler", "keep_sampler", "keep_state", "settle"]
 
 _DEPTH = 4
 """How deep batch samplers may be wrapped in each other."""
@@ -104,6 +104,28 @@ def keep_sampler(trainer: Any) -> Callable[[], None]:
             vars(loader)["sampler"] = sampler
 
     return stop
+
+
+def keep_state(loader: Any) -> Callable[[], None]:
+    """Keep a loader that saves its own position from doing so: a sampler of ours is there to know where it is.
+
+    The returned function lets it go on with that.
+    """
+    if not isinstance(loader, DataLoader) or not hasattr(loader, "load_state_dict"):
+        return lambda: None
+    save, load = Wrap(lambda original: {}, loader, "state_dict"), Wrap(_ignore, loader, "load_state_dict")
+    save.put()
+    load.put()
+
+    def stop() -> None:
+        save.take_off()
+        load.take_off()
+
+    return stop
+
+
+def _ignore(original: Any, state: Any) -> None:
+    """Of a state that was saved while nobody kept the loader from it, nothing is wanted either."""
 
 
 def _flat(loaders: Any) -> list[Any]:

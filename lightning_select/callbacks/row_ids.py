@@ -24,6 +24,8 @@ from lightning_select.types import Batch, Int
 
 __all__ = ["RowIds"]
 
+_STATE = ("state_dict", "load_state_dict")
+
 
 class RowIds:
     """Row ids of the batches of one fit, and what a sampler of ours noted of them when it drew them.
@@ -54,7 +56,10 @@ class RowIds:
         """
         self._sampler = sampler or self._sampler
         batches = getattr(loader, "batch_sampler", None)
-        if isinstance(batches, _Listening) or (self.id_key is not None and self._sampler is None):
+        if isinstance(batches, _Listening):
+            batches.stateful = self._sampler is None
+            return None
+        if self.id_key is not None and self._sampler is None:
             return None
         self._listening = False
         if not isinstance(loader, (DataLoader, DeviceLoader)):
@@ -68,7 +73,7 @@ class RowIds:
         else:
             self._listening = True
             self.dataset_rows = loader.rows if isinstance(loader, DeviceLoader) else len(loader.dataset)  # type: ignore[arg-type]
-            vars(loader)["batch_sampler"] = _Listening(batches, self._drawn)
+            vars(loader)["batch_sampler"] = _Listening(batches, self._drawn, stateful=self._sampler is None)
             return lambda: vars(loader).update(batch_sampler=batches)
         return None
 
@@ -123,11 +128,15 @@ class RowIds:
 
 
 class _Listening:
-    """A batch sampler that notes what it draws; everything else is the inner one's."""
+    """A batch sampler that notes what it draws; everything else is the inner one's.
 
-    def __init__(self, inner: Any, drawn: collections.deque[Sequence[int] | Tensor]) -> None:
+    Unless ``stateful``, it shows no state: a loader that keeps states must not keep that of a sampler of ours as well.
+    """
+
+    def __init__(self, inner: Any, drawn: collections.deque[Sequence[int] | Tensor], *, stateful: bool) -> None:
         self._inner = inner
         self._drawn = drawn
+        self.stateful = stateful
 
     def __iter__(self) -> Iterator[Any]:
         self._drawn.clear()  # what was drawn ahead and never arrived belongs to an epoch that was cut short
@@ -139,6 +148,7 @@ class _Listening:
         return len(self._inner)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "_inner":  # not while copy and pickle build an empty one
+        # Not while copy and pickle build an empty one.
+        if name.startswith("__") or name in ("_inner", "stateful") or (name in _STATE and not self.stateful):
             raise AttributeError(name)
         return getattr(self._inner, name)

@@ -10,7 +10,14 @@ from torch import Tensor
 from lightning_select.callbacks.base import SelectionCallback
 from lightning_select.callbacks.gathering import Gathering
 from lightning_select.callbacks.interception import Interception
-from lightning_select.callbacks.loaders import batch_rows, check_length, draws_ahead, find_sampler, keep_sampler
+from lightning_select.callbacks.loaders import (
+    batch_rows,
+    check_length,
+    draws_ahead,
+    find_sampler,
+    keep_sampler,
+    keep_state,
+)
 from lightning_select.callbacks.wrap import Wrap
 from lightning_select.compat import planned_steps, rank_zero_info
 from lightning_select.errors import ConfigurationError
@@ -159,7 +166,7 @@ class SamplerFeedback(SelectionCallback):
 
     def _process_dataloader(self, original: Any, *args: Any, **kwargs: Any) -> Any:
         loader = original(*args, **kwargs)
-        if self._trainer.training:
+        if self._trainer.training and self._undo:
             self._meet(loader)
         return loader
 
@@ -182,13 +189,17 @@ class SamplerFeedback(SelectionCallback):
         if found.needs:
             self.interception.want_ids(found.id_key)
         self.interception.follow(loader, found)
+        self._undo.append(keep_state(loader))
 
     def _restore(self, sampler: OnlineSampler) -> None:
         state, self._state = self._state, None
         if state is None:
             if self._trainer.global_step:
                 rank_zero_info(f"{sampler.owner} starts afresh: the checkpoint holds no state of a sampler.")
-        elif not sampler.load_state_dict(state):
+            return
+        same = sampler.load_state_dict(state)
+        rank_zero_info(f"{sampler.owner} goes on where the checkpoint was saved, amid an epoch too.")
+        if not same:
             rank_zero_info(
                 f"{sampler.owner} goes on with another number of ranks: what was learnt and which rows are still to "
                 "come is exact, but they are drawn in other batches than without the interruption."

@@ -45,11 +45,19 @@ class Wrap(functools.partial):  # type: ignore[type-arg]
         vars(self._owner)[self._name] = self
 
     def take_off(self) -> None:
-        """Put back what was there, unless somebody else has taken our place."""
+        """Put back what was there, or leave it to the wrap above us, unless somebody else has taken our place.
+
+        A wrap above us still calls us until it is taken off itself, so ``around`` must let everything through by then.
+        """
         attributes = vars(self._owner)
-        if attributes.get(self._name) is self:
+        above = attributes.get(self._name)
+        if above is self:
             del attributes[self._name]
             attributes.update(self._held)
+        while isinstance(above, Wrap):
+            if above._held.get(self._name) is self:
+                above._held = dict(self._held)
+            above = above._held.get(self._name)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """The method of the copy that is being made of the owner."""

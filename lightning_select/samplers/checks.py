@@ -32,7 +32,7 @@ def whole(owner: str, name: str, value: Any, least: int | None = None) -> int:
     return value
 
 
-def between(owner: str, name: str, value: Any, low: float, high: float, *, anneal: bool = False) -> Any:
+def between(owner: str, name: str, value: Any, low: int | float, high: int | float, *, anneal: bool = False) -> Any:
     """A finite number in [low, high]; where ``anneal`` allows it, an `Anneal` between two such numbers."""
     moving = anneal and isinstance(value, Anneal)
     for one in (value.begin, value.end) if moving else (value,):

@@ -91,7 +91,7 @@ class GroupBalanced(OnlineSampler):
                 raise ArgumentError(
                     f"{self.owner}.balance must be one of {', '.join(get_args(Balance))} or a mapping, got {balance!r}."
                 )
-            self._shares = group_balanced(torch.bincount(labels), balance=balance)
+            self._shares = group_balanced(torch.bincount(labels), balance=balance).cpu()
         else:
             self._shares = shares_of(self.owner, "balance", balance, names)
 

@@ -57,7 +57,7 @@ def shares_of(owner: str, name: str, weights: Any, groups: Sequence[Any]) -> Flo
     total = sum(weights.values())
     if total <= 0:
         raise ArgumentError(f"{owner}.{name} must give a share above 0 to some group, got zeros only.")
-    return torch.tensor([weights[group] / total for group in groups], dtype=torch.float64)
+    return torch.tensor([weights[group] / total for group in groups], dtype=torch.float64, device="cpu")
 
 
 def _few(groups: Sequence[Any]) -> str:

@@ -39,7 +39,7 @@ class GroupQueues:
     """A queue of rows for every group. Nothing here waits for the device.
 
     Args:
-        labels: Group of every row, in [0, groups); on the CPU.
+        labels: Group of every row, in [0, groups).
         groups: Number of groups; each must have a row.
         seed: Seed of the orders.
 
@@ -53,7 +53,7 @@ class GroupQueues:
     """
 
     def __init__(self, labels: Int[Tensor, "rows"], groups: int, seed: int) -> None:
-        labels = labels.long()
+        labels, cpu = labels.long().cpu(), torch.device("cpu")
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < groups:
             wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
             raise ArgumentError(f"GroupQueues.labels must be in [0, {groups}), got {wrong}.")
@@ -62,11 +62,11 @@ class GroupQueues:
             empty = int((sizes == 0).nonzero()[0]) if groups > 0 else 0
             raise ArgumentError(f"GroupQueues.labels must give every group a row, got none for group {empty}.")
         self.groups = groups
-        mixed = torch.randperm(len(labels), generator=generator_at(torch.device("cpu"), seed, 0))
+        mixed = torch.randperm(len(labels), generator=generator_at(cpu, seed, 0), device=cpu)
         self._order = mixed[labels[mixed].argsort(stable=True)]
         self._sizes, self._starts = sizes, sizes.cumsum(0) - sizes
         self._cursors = torch.zeros_like(sizes)
-        self._key = int(torch.randint(2**62, (), generator=generator_at(torch.device("cpu"), seed, 1)))
+        self._key = int(torch.randint(2**62, (), generator=generator_at(cpu, seed, 1), device=cpu))
 
     @property
     def device(self) -> torch.device:

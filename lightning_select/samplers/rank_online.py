@@ -154,7 +154,8 @@ class RankOnline(OnlineSampler):
         if count == 0:
             return self._order[:0]
         if self._sorted_at is None and self._passed == 0:
-            everyone = torch.randperm(self.rows, generator=generator_at(torch.device("cpu"), self.seed))
+            cpu = torch.device("cpu")
+            everyone = torch.randperm(self.rows, generator=generator_at(cpu, self.seed), device=cpu)
             self._order = everyone.to(self.device)
         self._passed += count
         return self._order[self._passed - count : self._passed]

@@ -88,9 +88,9 @@ class RepeatedRandom(OnlineSampler):
             raise ArgumentError(f"{self.owner}.num_samples must be at most {self.rows}, all rows, got {num_samples}.")
         self._pass, self._used = 0, 0
         # How the pass began: rows that its first round had from the pass before, and the size of that round.
-        self._seam, self._cut = torch.zeros(0, dtype=torch.int64), self._size
+        self._seam, self._cut = torch.zeros(0, dtype=torch.int64, device="cpu"), self._size
         self._order: Tensor | None = None  # of this pass; not in the state, since it follows from the rest
-        self._plan, self._place = torch.zeros(0, dtype=torch.int64), 0
+        self._plan, self._place = self._seam, 0
 
     def rows_of_epoch(self) -> int:
         """Rows of a round."""
@@ -146,4 +146,5 @@ class RepeatedRandom(OnlineSampler):
 
     def _permutation(self, number: int) -> Int[Tensor, "rows"]:
         """Made on the CPU, so that it is the same wherever the model is."""
-        return torch.randperm(self.rows, generator=generator_at(torch.device("cpu"), self.seed, number))
+        cpu = torch.device("cpu")
+        return torch.randperm(self.rows, generator=generator_at(cpu, self.seed, number), device=cpu)

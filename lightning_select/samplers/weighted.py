@@ -85,7 +85,7 @@ class Weighted(OnlineSampler):
         lag: int = 0,
     ) -> None:
         super().__init__(dataset, num_samples=num_samples, seed=seed, id_key=id_key, lag=lag)
-        values = _checked(self.owner, weights).cpu()
+        values = _checked(self.owner, torch.as_tensor(weights, device="cpu"))
         if values.shape != (self.rows,):
             raise ArgumentError(f"{self.owner}.weights must hold one for each of {self.rows} rows, got {len(values)}.")
         positive = int((values > 0).sum())

@@ -199,3 +199,29 @@ def test_a_wrap_that_another_one_replaced_stays_away() -> None:
     owner.step = third
     wrap.take_off()
     assert owner.step is third
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (1, 2, 0)])
+def test_wraps_of_one_method_can_be_taken_off_in_any_order(order: tuple[int, ...]) -> None:
+    class Owner:
+        def method(self) -> str:
+            return "own"
+
+    owner = Owner()
+    active = [True] * 3
+
+    def around(number: int) -> Any:
+        return lambda original: f"{number}{original()}" if active[number] else original()
+
+    wraps = []
+    for number in range(3):
+        wraps.append(Wrap(around(number), owner, "method"))
+        wraps[-1].put()
+    left = [0, 1, 2]
+    for number in order:
+        assert owner.method() == "".join(map(str, reversed(left))) + "own"
+        active[number] = False
+        wraps[number].take_off()
+        left.remove(number)
+    assert vars(owner) == {}
+    assert owner.method() == "own"
