@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 from lightning_select import BatchSelection, device_loader
 from lightning_select.callbacks.sampler_feedback import SamplerFeedback
 from lightning_select.device_loader import DeviceLoader
-from lightning_select.errors import ArgumentError
+from lightning_select.errors import ArgumentError, ConfigurationError
 from lightning_select.samplers.base import OnlineSampler
 from lightning_select.samplers.drawn import Drawn
 from lightning_select.samplers.loss_proportional import LossProportional
@@ -142,13 +142,21 @@ def test_the_same_rows_and_weights_as_a_dataloader(beta: float | None, lag: int)
 
 def test_a_batch_knows_what_the_one_before_taught() -> None:
     seen: list[float] = []
+    spread: list[float] = []
 
     class Lag(pl.Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-            seen.append(trainer.callbacks[0].interception.arrival.lag)
+            arrival, weights = self.interception(trainer).arrival, self.interception(trainer)._weights
+            seen.append(arrival.lag)
+            torch.testing.assert_close(arrival.weights.float(), weights, rtol=0, atol=0)
+            spread.append(float(weights.std()))
+
+        def interception(self, trainer: Any) -> Any:
+            return next(one.interception for one in trainer.callbacks if isinstance(one, SamplerFeedback))
 
     fit(DeviceLoader(DATA, 8, sampler=sampler()), Lag())
     assert set(seen) == {0}
+    assert max(spread) > 0.01
 
 
 def check_resume(tmp_path: Path, loader: Any, after: Any = None, plan: bool = False, **kwargs: Any) -> None:
@@ -394,3 +402,32 @@ def test_two_ranks_share_each_draw(tmp_path: Path) -> None:
         assert [len(rows) for rows in found["shuffled"][rank]["rows"]] == [4, 4, 3]
     rows = torch.cat([rows for rank in (0, 1) for rows in found["shuffled"][rank]["rows"]])
     assert len(rows.unique(dim=0)) == 22
+
+
+def test_overfitting_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="DeviceLoader must draw the rows itself, got Trainer.overfit_batches"):
+        fit(DeviceLoader(DATA, 8, shuffle=True), overfit_batches=2)
+
+
+class NoWaits(pl.Callback):
+    """Any wait for the device between the second and the fifth step is an error."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        assert batch[0].is_cuda
+        if trainer.global_step == 2:
+            torch.cuda.set_sync_debug_mode("error")
+        if trainer.global_step == 5:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("make", [None, sampler], ids=["shuffled", "sampler"])
+def test_on_a_gpu_no_batch_waits(make: Any) -> None:
+    loader = DeviceLoader(DATA, 8, sampler=make() if make else None, shuffle=make is None)
+    done = trainer(SamplerFeedback(), NoWaits(), max_epochs=1, log_every_n_steps=100, accelerator="gpu")
+    try:
+        done.fit(Silent(), loader)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert loader.device.type == loader.sampler.device.type == "cuda"

@@ -261,7 +261,10 @@ class Rewarded(Classifier):
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         with torch.no_grad():
             right = self(batch[0]).argmax(dim=1) == batch[1]
-        return {"loss": super().training_step(batch, batch_idx), "reward": torch.stack([right, torch.ones_like(right)], dim=1).float()}
+        return {
+            "loss": super().training_step(batch, batch_idx),
+            "reward": torch.stack([right, torch.ones_like(right)], dim=1).float(),
+        }
 
 
 @EVERY

@@ -71,7 +71,8 @@ def compose_method(method: Method, seed: int, batch_size_key: str | None) -> Dic
         ConfigurationError: The command line already chooses a method, or ``batch_size_key`` names no whole number.
     """
     state = HydraConfig.get()
-    overrides = list(state.overrides.task)
+    # As they were typed: an interpolation (${seed}) means something in each method's own config.
+    overrides: list[str] = OmegaConf.to_container(state.overrides.task, resolve=False)  # type: ignore[assignment]
     if any(_key(override) == GROUP for override in overrides):
         raise ConfigurationError(f"{GROUP} must not be set with task=compare, which sets it to each of `methods`.")
     replaced = {_key(override) for override in method.overrides} | {"seed"}

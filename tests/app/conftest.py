@@ -35,6 +35,7 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pat
         monkeypatch.setenv(name, "0")  # so that what the application sets is unset afterwards
     tiny.ROWS_SEEN.clear()
     tiny.NOTES.clear()
+    tiny.SAMPLERS.clear()
 
     def run(*arguments: str, folder: str = "out") -> Path:
         quiet = ("hydra/job_logging=none", "hydra/hydra_logging=none", f"hydra.run.dir={tmp_path / folder}")

@@ -147,7 +147,7 @@ def test_a_killed_comparison_keeps_its_finished_runs(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["methods=[uniform,udss]"], "methods must name uniform or one of the recipes balanced_difficulty, .*'udss'"),
+        (["methods=[uniform,udss]"], "methods must name uniform, one of the recipes balanced_difficulty, .*'udss'"),
         (["methods=[uniform,uniform]"], "methods must be at least one, each with a name of its own"),
         (["methods=[]"], "methods must be at least one"),
         (["methods=[[uds]]"], r"methods must hold names and \{name: \{key: value\}\}, got \['uds'\]"),

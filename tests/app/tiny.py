@@ -15,6 +15,9 @@ ROWS, FEATURES, CLASSES = 96, 5, 3
 ROWS_SEEN: list[int] = []
 """Rows of every training step that was run, whoever ran it."""
 
+SAMPLERS: list[Any] = []
+"""Every sampler that was made."""
+
 NOTES: list[list[Any]] = []
 """What `Note` saw, one list per fit."""
 
@@ -45,6 +48,23 @@ class Data(pl.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[Any]:
         return DataLoader(Points(32, 2), 32)
+
+
+class Sampled(Data):
+    """Takes a sampler."""
+
+    def __init__(self, batch_size: int = 8, sampler: Any = None) -> None:
+        super().__init__(batch_size)
+        self.make = sampler
+        self.samplers: list[Any] = []
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        if self.make is None:
+            return super().train_dataloader()
+        rows = Points(ROWS, 0)
+        self.samplers.append(self.make(rows))
+        SAMPLERS.append(self.samplers[-1])
+        return DataLoader(rows, self.batch_size, sampler=self.samplers[-1], drop_last=True)
 
 
 class Fixed(Data):
