@@ -238,7 +238,7 @@ class SampleHistory:
         last, ema = self._table["last_loss"], self._table["ema_loss"]
         last.index_copy_(0, ids, loss)
         old = ema.index_select(0, ids)
-        ema.index_copy_(0, ids, torch.where(old.isnan(), loss, old * self.decay + loss * (1 - self.decay)))
+        ema.index_copy_(0, ids, torch.where(old.isnan(), loss, torch.lerp(loss, old, self.decay)))
 
     def _count_forgettings(self, ids: Tensor, correct: Tensor) -> None:
         ids = torch.where(correct.isfinite(), ids, self.rows)

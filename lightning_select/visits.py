@@ -55,11 +55,11 @@ def visits(
     """
     ids = place(ids, rows=rows, device=device, look=look)
     signals = {name: _take_in(name, value, ids, rows, look) for name, value in signals.items()}
+    if look and len(set(ids.tolist())) == ids.shape[0]:
+        return Visits(ids, 1, signals)
     ordered, order = ids.sort(stable=True)
     first = torch.ones_like(ordered, dtype=torch.bool)
     torch.ne(ordered[1:], ordered[:-1], out=first[1:])
-    if look and bool(first.all()):
-        return Visits(ids, 1, signals)
     slot = first.cumsum(0) - 1
     once = torch.full_like(ordered, rows).index_copy_(0, slot, ordered)
     return Visits(once, *_combine(signals, order, slot))
@@ -77,7 +77,8 @@ def place(ids: Int[Tensor, "k"], *, rows: int, device: torch.device, look: bool)
         )
     ids = ids.to(device, torch.int64, non_blocking=device.type != "cpu")
     if look and ids.shape[0] > 0:
-        low, high = (int(end) for end in ids.aminmax())
+        listed = ids.tolist()
+        low, high = min(listed), max(listed)
         if low < -1 or high >= rows:
             raise RowIdError(f"SampleHistory.ids must be in [0, {rows}), got {high if high >= rows else low}.")
         if low >= 0:

@@ -15,7 +15,6 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_select import BatchSelection, LossReweighting
 from lightning_select.protocols import Score, SelectionContext, Selector, Weighting
@@ -27,6 +26,7 @@ from lightning_select.types import Selection
 from tests.fitting import fit, loader, same, trainer, weights_of
 from tests.methods import CONFIGS, KINDS, METHODS, ROWS, class_of, field_defaults, make, signals
 from tests.modules import Classifier
+from tests.samplers.waits import Waits
 
 EVERY = pytest.mark.parametrize(("kind", "name"), METHODS)
 
@@ -185,27 +185,6 @@ def test_a_weighting_is_detached_and_never_all_zero(name: str) -> None:
     assert not weights.requires_grad
     assert (weights >= 0).all()
     assert weights.sum() > 0
-
-
-class Waits(TorchDispatchMode):
-    """Counts operations for which the host would wait on a device."""
-
-    WAITING = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.is_nonzero", "aten.equal")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[str] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        masked = func.name().startswith("aten::index") and any(
-            isinstance(one, Tensor) and one.dtype in (torch.bool, torch.uint8)
-            for arg in args
-            if isinstance(arg, (list, tuple))
-            for one in arg
-        )
-        if str(func).startswith(self.WAITING) or masked:
-            self.seen.append(str(func))
-        return func(*args, **(kwargs or {}))
 
 
 def waits_in_steady_steps(*callbacks: Any) -> list[str]:

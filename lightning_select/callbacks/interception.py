@@ -73,6 +73,7 @@ class Interception:
         self._undo: list[Callable[[], None]] = []
         self.ids: Tensor | None = None
         self._row_ids: RowIds | None = None
+        self._loaders = 0
         self._weights: Tensor | None = None
         self._weighed = WeighedStep(module, self.runner(train_mode=True))
 
@@ -150,8 +151,8 @@ class Interception:
         self._weights = None
         if self._row_ids is not None:
             device = self.trainer.strategy.root_device
-            loaders = count_training_loaders(self.trainer)
-            self.ids = self._row_ids.of(batch, rows_of(batch), device, loaders)
+            self._loaders = self._loaders or count_training_loaders(self.trainer)
+            self.ids = self._row_ids.of(batch, rows_of(batch), device, self._loaders)
             drawn = None if self.arrival is None else self.arrival.weights
             if isinstance(drawn, list):
                 drawn = torch.tensor(drawn, dtype=torch.float32)
@@ -173,13 +174,15 @@ class Interception:
         return loader
 
     def _watch(self, loader: Any, sampler: OnlineSampler | None) -> None:
+        self._loaders = 0  # to be counted when the first batch arrives
         settle(loader, self.trainer.strategy.root_device)
         stop = None if self._row_ids is None else self._row_ids.watch(loader, sampler)
         self._undo += [] if stop is None else [stop]
 
     def _training_step(self, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        weighers = [member for member in self._in_order() if member.weighs()]
-        listeners = [member for member in self._in_order() if member.wants]
+        members = self._in_order()
+        weighers = [member for member in members if member.weighs()]
+        listeners = [member for member in members if member.wants]
         idle = self._weights is None and not weighers and not listeners
         if idle or not torch.is_grad_enabled():
             return original(*args, **kwargs)
@@ -199,5 +202,5 @@ class Interception:
                     total = weights if total is None else total * weights
             return total
 
-        needs = frozenset().union(*(member.wants for member in listeners)) - {"loss"}
+        needs = frozenset(name for member in listeners for name in member.wants if name != "loss")
         return self._weighed(original, args, kwargs, weigh, needs)

@@ -19,7 +19,7 @@ from torch import Tensor
 from lightning_select.errors import ArgumentError, ConfigurationError, RowIdError
 from lightning_select.samplers import race as races
 from lightning_select.samplers.draw import WeightedDraw
-from tests.test_every_method import Waits
+from tests.samplers.waits import Waits
 
 BLOCK = 16  # of every small dataset
 ROWS = 2 * BLOCK + 3
