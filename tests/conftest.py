@@ -25,4 +25,5 @@ def seeded() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def quiet_lightning() -> None:
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)

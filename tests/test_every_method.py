@@ -194,7 +194,7 @@ def waits_in_steady_steps(*callbacks: Any) -> list[str]:
     class Watch(pl.Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             if trainer.global_step == 3:
-                self.mode = Waits()
+                self.mode = Waits(lists=False)  # a loader hands lists out as well
                 self.mode.__enter__()
             if trainer.global_step == 11:
                 self.mode.__exit__(None, None, None)

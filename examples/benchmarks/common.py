@@ -64,7 +64,8 @@ def _as_it_is(batch: Any) -> Any:
 
 def be_quiet() -> None:
     """No word from Lightning: the tables are what matters."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
 
 

@@ -18,7 +18,6 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from lightning_select.callbacks.loaders import settle
 from lightning_select.callbacks.row_ids import RowIds
 from lightning_select.callbacks.weighing import WeighedStep
 from lightning_select.callbacks.wrap import Wrap
@@ -168,14 +167,12 @@ class Interception:
 
     def _process_dataloader(self, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         loader = original(*args, **kwargs)
-        settle(loader, self.trainer.strategy.root_device)
         if self.trainer.training and self._row_ids is not None:
             self._watch(loader, None)
         return loader
 
     def _watch(self, loader: Any, sampler: OnlineSampler | None) -> None:
         self._loaders = 0  # to be counted when the first batch arrives
-        settle(loader, self.trainer.strategy.root_device)
         stop = None if self._row_ids is None else self._row_ids.watch(loader, sampler)
         self._undo += [] if stop is None else [stop]
 

@@ -13,8 +13,18 @@ from lightning_select.compat import train_source
 from lightning_select.device_loader import DeviceLoader
 from lightning_select.errors import ConfigurationError
 from lightning_select.samplers.base import OnlineSampler
+from lightning_select.samplers.progress import Progress
 
-__all__ = ["batch_rows", "check_length", "draws_ahead", "find_sampler", "keep_sampler", "keep_state", "settle"]
+__all__ = [
+    "batch_rows",
+    "check_length",
+    "draws_ahead",
+    "find_sampler",
+    "keep_sampler",
+    "keep_state",
+    "settle",
+    "so_far",
+]
 
 _DEPTH = 4
 """How deep batch samplers may be wrapped in each other."""
@@ -51,6 +61,12 @@ def settle(loader: Any, device: torch.device) -> None:
     """Tell a loader of ours where the model is, so that its data goes there."""
     if isinstance(loader, DeviceLoader):
         loader.bind(device)
+
+
+def so_far(trainer: Any, before: Progress, total_steps: int | None) -> Progress:
+    """How far training is. A loader may be set up before Lightning has restored its steps; they never go back."""
+    epochs = trainer.max_epochs
+    return Progress(max(before.step, trainer.global_step), total_steps, epochs if epochs and epochs > 0 else None)
 
 
 def check_length(trainer: Any, sampler: OnlineSampler) -> None:

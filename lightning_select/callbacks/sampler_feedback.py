@@ -17,6 +17,8 @@ from lightning_select.callbacks.loaders import (
     find_sampler,
     keep_sampler,
     keep_state,
+    settle,
+    so_far,
 )
 from lightning_select.callbacks.wrap import Wrap
 from lightning_select.compat import planned_steps, rank_zero_info
@@ -57,12 +59,11 @@ class SamplerFeedback(SelectionCallback):
     def __init__(self, *, name: str = "sampler") -> None:
         super().__init__(name, None)
         self.sampler: OnlineSampler | None = None
-        self._attached_by_itself = False
+        self._attached_by_itself = self._sees_success = False
         self._undo: list[Callable[[], None]] = []
         self._state: Mapping[str, Any] | None = None
         self._heard: Signals | None = None
         self._trainer: Any = None
-        self._sees_success = False
         self._gathering = Gathering(type(self).__name__)
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -94,7 +95,7 @@ class SamplerFeedback(SelectionCallback):
             return
         super().on_train_start(trainer, pl_module)
         self._gathering = Gathering(self.sampler.owner)
-        self.sampler.progress = self._progress(self.total_steps)
+        self.sampler.progress = so_far(trainer, self.sampler.progress, self.total_steps)
 
     @property
     def wants(self) -> frozenset[str]:
@@ -105,15 +106,13 @@ class SamplerFeedback(SelectionCallback):
 
     def reshape(self, batch: Batch) -> tuple[Batch, Tensor | None, Tensor | None]:
         """The batch as it is; its weights are known already."""
-        weighted = self.interception is not None and self.interception.arrival is not None
-        if weighted and self.interception.arrival.weights is not None:  # type: ignore[union-attr]
-            module = self._trainer.lightning_module
-            if not module.automatic_optimization:
-                raise manual_error(module, self.sampler.owner, "a sampler without weights")  # type: ignore[union-attr]
+        arrival, module = getattr(self.interception, "arrival", None), self._trainer.lightning_module
+        if arrival is not None and arrival.weights is not None and not module.automatic_optimization:
+            raise manual_error(module, type(self.sampler).__name__, "a sampler without weights")
         return batch, None, None
 
     def hear(self, signals: Signals) -> None:
-        """Keep the signals until the step is over."""
+        """Keep them until the step is over."""
         self._heard = signals
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -125,7 +124,7 @@ class SamplerFeedback(SelectionCallback):
         if sampler.needs and ids is not None:
             self._feed(sampler, ids, outputs, batch)
         self._heard = None
-        sampler.progress = self._progress(sampler.progress.total_steps)
+        sampler.progress = so_far(trainer, sampler.progress, sampler.progress.total_steps)
         self._metrics = lambda: {
             "active": 1.0,
             **({} if arrival is None or arrival.lag is None else {"lag": float(arrival.lag)}),
@@ -166,6 +165,8 @@ class SamplerFeedback(SelectionCallback):
 
     def _process_dataloader(self, original: Any, *args: Any, **kwargs: Any) -> Any:
         loader = original(*args, **kwargs)
+        if self._undo:
+            settle(loader, self._trainer.strategy.root_device)
         if self._trainer.training and self._undo:
             self._meet(loader)
         return loader
@@ -184,7 +185,7 @@ class SamplerFeedback(SelectionCallback):
         elif previous is not found:  # the loader was made anew, and a sampler with it
             found.load_state_dict(previous.state_dict())
             previous.release()
-        found.progress = self._progress(planned_steps(trainer, loader))
+        found.progress = so_far(trainer, found.progress, planned_steps(trainer, loader))
         self.interception = Interception.join(self, trainer, trainer.lightning_module)
         if found.needs:
             self.interception.want_ids(found.id_key)
@@ -197,19 +198,13 @@ class SamplerFeedback(SelectionCallback):
             if self._trainer.global_step:
                 rank_zero_info(f"{sampler.owner} starts afresh: the checkpoint holds no state of a sampler.")
             return
-        same = sampler.load_state_dict(state)
-        rank_zero_info(f"{sampler.owner} goes on where the checkpoint was saved, amid an epoch too.")
-        if not same:
-            rank_zero_info(
-                f"{sampler.owner} goes on with another number of ranks: what was learnt and which rows are still to "
-                "come is exact, but they are drawn in other batches than without the interruption."
+        how = "where the checkpoint was saved, amid an epoch too"
+        if not sampler.load_state_dict(state):
+            how = (
+                "with another number of ranks: what was learnt and which rows are still to come is exact, but they "
+                "are drawn in other batches than without the interruption"
             )
-
-    def _progress(self, total_steps: int | None) -> Progress:
-        done = 0 if self.sampler is None else self.sampler.progress.step
-        epochs = self._trainer.max_epochs
-        known = epochs if epochs is not None and epochs > 0 else None
-        return Progress(max(done, self._trainer.global_step), total_steps, known)
+        rank_zero_info(f"{sampler.owner} goes on {how}.")
 
     def _feed(self, sampler: OnlineSampler, ids: Int[Tensor, "rows"], outputs: Any, batch: Any) -> None:
         module = self._trainer.lightning_module

@@ -32,8 +32,9 @@ class Waits(TorchDispatchMode):
         "aten.repeat_interleave.Tensor",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *, lists: bool = True) -> None:
         super().__init__()
+        self.lists = lists
         self.seen: list[str] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -48,12 +49,12 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
     def __enter__(self):
-        """Also see what torch does not dispatch: from a tensor to a list, and from a list to a device.
+        """With ``lists`` also see what torch does not dispatch: from a tensor to a list, and from a list to a device.
 
         ``numpy()`` is no wait: on a device it is an error, so where it works there is nothing to wait for.
         """
-        self._patches = [self._watched(Tensor, "tolist")]
-        self._patches += [self._watched(torch, name) for name in ("tensor", "as_tensor")]
+        watched = [(Tensor, "tolist"), (torch, "tensor"), (torch, "as_tensor")] if self.lists else []
+        self._patches = [self._watched(owner, name) for owner, name in watched]
         for patch in self._patches:
             patch.start()
         return super().__enter__()

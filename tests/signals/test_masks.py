@@ -24,7 +24,7 @@ from lightning_select.signals.rows import Layout
 from lightning_select.signals.scoring import StepRunner
 from tests.fitting import fit, same, weights_of
 from tests.modules import CLASSES, FEATURES, ROWS, Base, features
-from tests.test_every_method import Waits
+from tests.samplers.waits import Waits
 
 STEPS = 6
 WHOLE = [STEPS] * ROWS
