@@ -11,6 +11,7 @@ from __future__ import annotations
 from lightning_select.callbacks.batch_selection import BatchSelection
 from lightning_select.callbacks.loss_reweighting import LossReweighting
 from lightning_select.callbacks.sampler_feedback import SamplerFeedback
+from lightning_select.device_loader import DeviceLoader
 from lightning_select.schedule import Anneal, Schedule
 from lightning_select.signals.base import Signals
 from lightning_select.signals.holdout import Holdout
@@ -19,6 +20,7 @@ from lightning_select.types import Selection
 __all__ = [
     "Anneal",
     "BatchSelection",
+    "DeviceLoader",
     "Holdout",
     "LossReweighting",
     "SamplerFeedback",

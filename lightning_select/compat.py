@@ -29,6 +29,7 @@ else:
 
 __all__ = [
     "PACK_PADDED",
+    "STANDARD_GAMMA",
     "Callback",
     "DummyLogger",
     "count_training_loaders",
@@ -43,6 +44,9 @@ __all__ = [
     "rank_zero_warn",
     "train_source",
 ]
+
+STANDARD_GAMMA = torch._standard_gamma
+"""Draws from Gamma(concentration, 1) by a generator; what `torch.distributions` draws from is always the global one."""
 
 PACK_PADDED = torch._VF._pack_padded_sequence
 """What ``pack_padded_sequence`` calls in the end: (padded, lengths, batch_first) to (data, batch sizes)."""

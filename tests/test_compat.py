@@ -126,3 +126,56 @@ def test_packing_passes_through_one_function() -> None:
     assert len(seen) == 1
     padded, lengths, batch_first = seen[0]
     assert (padded.shape, lengths.tolist(), batch_first) == ((2, 3, 1), [3, 1], True)
+
+
+def test_gamma_draws_by_a_generator() -> None:
+    """``torch._standard_gamma``: the posterior samplers draw from it; `torch.distributions.Gamma` calls it too."""
+    concentration = torch.tensor([0.5, 4.0], dtype=torch.float64).repeat(20_000, 1)
+    drawn = compat.STANDARD_GAMMA(concentration, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(drawn.mean(dim=0), concentration[0], rtol=0.05)
+    assert torch.equal(drawn, compat.STANDARD_GAMMA(concentration, generator=torch.Generator().manual_seed(0)))
+
+
+def test_training_loaders_are_counted() -> None:
+    """``fit_loop._combined_loader.flattened``: row ids of several loaders would be mixed up."""
+    counts = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            counts.append(compat.count_training_loaders(trainer))
+
+    class Two(Classifier):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch["one"] if isinstance(batch, dict) else batch, batch_idx)
+
+    fit(Two, Watch(), max_epochs=1, limit_train_batches=1)
+    fit(Two, Watch(), max_epochs=1, limit_train_batches=1, data={"one": loader(), "two": loader()})
+    assert counts == [1, 2]
+
+
+def test_the_source_of_the_training_loader_can_be_asked() -> None:
+    """``fit_loop._data_source``: a sampler inside a batch sampler is found there before Lightning replaces it."""
+    found = []
+
+    class Watch(pl.Callback):
+        def setup(self, trainer, pl_module, stage):
+            found.append(compat.train_source(trainer).dataloader())
+
+    data = loader()
+    fit(Classifier, Watch(), max_epochs=1, data=data)
+    assert found == [data]
+
+
+def test_planned_steps_are_those_that_lightning_estimates() -> None:
+    data = loader()
+    for settings in (
+        {"max_epochs": 3},
+        {"max_epochs": 3, "accumulate_grad_batches": 4},
+        {"max_epochs": 2, "limit_train_batches": 4},
+        {"max_epochs": 2, "limit_train_batches": 0.4},
+        {"max_epochs": -1, "max_steps": 5},
+        {"max_epochs": 2, "max_steps": 5},
+    ):
+        done = fit(Classifier, data=data, **settings)
+        assert compat.planned_steps(done, data) == done.estimated_stepping_batches == done.global_step
+    assert compat.planned_steps(trainer(max_epochs=-1), data) is None

@@ -35,6 +35,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from lightning_select.compat import STANDARD_GAMMA
 from lightning_select.errors import ArgumentError
 from lightning_select.history import SampleHistory
 from lightning_select.samplers.base import OnlineSampler
@@ -58,9 +59,9 @@ def beta_posterior(
     Both counts hold the prior. No counts at all mean one half.
     """
     if generator is not None:
-        # As in torch.distributions.Beta, which can draw from the global generator only.
-        successes = torch._standard_gamma(successes, generator=generator)
-        failures = torch._standard_gamma(failures, generator=generator)
+        # As torch.distributions.Beta does it.
+        successes = STANDARD_GAMMA(successes, generator=generator)
+        failures = STANDARD_GAMMA(failures, generator=generator)
     total = successes + failures
     return torch.where(total > 0, successes / total, 0.5)
 
