@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import QUIET
+from common import QUIET, without_attached
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor, nn
@@ -127,7 +127,7 @@ def fitting(kind: type[Classifier], make: Callable[[], Callback] | None = None) 
         callbacks = [clock] if make is None else [make(), clock]
         steps = warm_up + count + CLOSING
         settings = {**QUIET, "logger": DummyLogger(), "log_every_n_steps": steps - CLOSING + 1}
-        Trainer(**settings, max_epochs=1, callbacks=callbacks).fit(kind(width), Batches(steps))
+        without_attached(Trainer(**settings, max_epochs=1, callbacks=callbacks)).fit(kind(width), Batches(steps))
         return Turn.of(clock.stamps, warm_up)
 
     return arm

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import lightning_select
 
-__all__ = ["QUIET", "Bar", "InMemory", "be_quiet", "finish", "loader", "options", "print_table"]
+__all__ = ["QUIET", "Bar", "InMemory", "be_quiet", "finish", "loader", "options", "print_table", "without_attached"]
 
 QUIET: Mapping[str, Any] = {
     "accelerator": "cpu",
@@ -60,6 +60,12 @@ def loader(rows: InMemory, batch_size: int, seed: int) -> DataLoader[Any]:
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def without_attached(trainer: Any) -> Any:
+    """The Trainer without the callback that an installed lightning-select attaches to every Trainer by itself."""
+    trainer.callbacks = [one for one in trainer.callbacks if not getattr(one, "_attached_by_itself", False)]
+    return trainer
 
 
 def be_quiet() -> None:

@@ -2,7 +2,8 @@
 
 * *recording*: a sampler that draws rows in random order, as `RandomSampler` does, and keeps a `SampleHistory` of their
   losses, against plain Lightning with torch's `RandomSampler`. The difference is what feeding a sampler costs.
-* `LossProportional` beside it, whose draws follow what was recorded, without a bar.
+* `LossProportional` beside it, whose draws follow what was recorded, without a bar; and what the callback costs that is
+  attached to every Trainer, where there is no sampler of ours.
 * Operations of a training step for which a host would wait on a device, more than those of plain Lightning. They are
   counted as torch dispatches them, with the checks of values off that are made on a CPU alone. Drawing for a
   DataLoader hands row ids to the host once per batch, outside of the step, and is not counted; `DeviceLoader` does not.
@@ -22,7 +23,7 @@ from typing import Any
 
 import torch
 from arms import CLASSES, INPUTS, ROWS, Arm, Classifier, Clock, Turn
-from common import QUIET, Bar, InMemory, be_quiet, finish, options
+from common import QUIET, Bar, InMemory, be_quiet, finish, options, without_attached
 from lightning.pytorch import Callback, Trainer
 from overhead import FAST, Plan, compare, load, show
 from torch import Tensor
@@ -38,6 +39,7 @@ __all__ = ["Recording", "added_waits", "main"]
 
 DATASET = 50_000
 PLAIN, RECORDING, DRAWING = "plain Lightning", "recording", "LossProportional"
+IDLE = "RandomSampler, with the callback attached"
 LIMIT = 1.03
 WAITING = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.is_nonzero", "aten.equal")
 
@@ -69,16 +71,15 @@ def fit(data: InMemory, width: int, steps: int, sampler: Sampler[int], *callback
     """Train for so many steps."""
     torch.manual_seed(0)
     loader = DataLoader(data, ROWS, sampler=sampler, collate_fn=lambda batch: batch, drop_last=True)
-    trainer = Trainer(**QUIET, max_steps=steps, callbacks=[*callbacks, SamplerFeedback()])
-    trainer.fit(Classifier(width), loader)
+    without_attached(Trainer(**QUIET, max_steps=steps, callbacks=list(callbacks))).fit(Classifier(width), loader)
 
 
-def arm(data: InMemory, make: Callable[[], Sampler[int]]) -> Arm:
+def arm(data: InMemory, make: Callable[[], Sampler[int]], *, fed: bool = True) -> Arm:
     """A turn with one kind of sampler."""
 
     def turn(width: int, warm_up: int, count: int) -> Turn:
         clock = Clock()
-        fit(data, width, warm_up + count + 3, make(), clock)
+        fit(data, width, warm_up + count + 3, make(), *([SamplerFeedback()] if fed else []), clock)
         return Turn.of(clock.stamps, warm_up)
 
     return turn
@@ -131,7 +132,8 @@ def added_waits(data: InMemory, steps: int = 6) -> float:
         loader = DataLoader(data, ROWS, sampler=sampler, collate_fn=lambda batch: batch, drop_last=True)
         # The watch starts first and stops last: hooks run in the order of the callbacks.
         first, last = Ends(watch.on_train_batch_start), Ends(None, watch.on_train_batch_end)
-        Trainer(**QUIET, max_steps=steps, callbacks=[first, SamplerFeedback(), last]).fit(Classifier(64), loader)
+        trainer = without_attached(Trainer(**QUIET, max_steps=steps, callbacks=[first, SamplerFeedback(), last]))
+        trainer.fit(Classifier(64), loader)
         counts.append(watch.waits.count)
     return (counts[1] - counts[0]) / (steps - 2)
 
@@ -161,9 +163,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan = FAST if asked.fast else Plan(targets=(10e-3,), seconds=120.0)
     print(f"batches of {ROWS} out of {DATASET:,} rows, one thread; load of the machine {load()}")
     arms = {
-        PLAIN: arm(data, lambda: RandomSampler(data)),
+        PLAIN: arm(data, lambda: RandomSampler(data), fed=False),
         RECORDING: arm(data, lambda: Recording(DATASET)),
         DRAWING: arm(data, lambda: LossProportional(DATASET)),
+        IDLE: arm(data, lambda: RandomSampler(data)),
     }
     figures = compare(arms, plan.targets[0], plan)
     show(figures)

@@ -11,6 +11,11 @@ tried), for the rows that stay weigh up to about twice as much, and at the rate 
 digits 4 of 6 tuning seeds do at the rate 0.2 in 60 epochs; without weights none does, and none of uniform. A collapse
 makes the interval of the difference so wide that it covers anything; hence the bar on its width.
 
+Found: 37 % are skipped in the long training, and on 5 seeds no cost in accuracy can be told, for InfoBatch at its own
+rate. At the rate of uniform it loses 0.7 points on MNIST (0.1 to 1.2). With as many samples neither InfoBatch nor
+uniform is clearly ahead, short or long, on either data. Against uniform with all epochs the time saved is small or
+negative where a step is as small as here (in the long training 3 % less on MNIST, 20 % more on digits).
+
 Digits by default, MNIST from a folder (see `pruning`):
 
     python examples/benchmarks/info_batch.py --json examples/benchmarks/results/info_batch.json

@@ -156,7 +156,7 @@ def fit(images: Images, seed: int, rate: float, pruned: bool, epochs: int, sampl
     data = images.split(seed)
     seed_everything(WEIGHTS + seed, verbose=False)
     module = Classifier(data.train.columns[0].shape[1], images.width, rate)
-    limits: Mapping[str, int] = {"max_epochs": epochs}
+    limits: Mapping[str, Any] = {"max_epochs": epochs}
     if samples is not None:
         passes, rest = divmod(samples, len(data.train))
         steps = passes * math.ceil(len(data.train) / images.batch) + math.ceil(rest / images.batch)
