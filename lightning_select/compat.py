@@ -126,8 +126,12 @@ def planned_steps(trainer: Any, loader: Any) -> int | None:
     ``trainer.estimated_stepping_batches`` says so too, but cannot be asked while the loader is being set up.
     """
     limits = [trainer.max_steps] if trainer.max_steps is not None and trainer.max_steps >= 0 else []
-    if trainer.max_epochs is not None and trainer.max_epochs >= 0 and hasattr(loader, "__len__"):
-        batches, limit = len(loader), trainer.limit_train_batches
+    try:
+        batches = len(loader)
+    except (TypeError, NotImplementedError):  # a batch sampler without a length
+        return min(limits, default=None)
+    if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+        limit = trainer.limit_train_batches
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
         limits.append(math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs)
     return min(limits, default=None)

@@ -17,7 +17,7 @@ __all__ = ["LightningSelectSearchPathPlugin"]
 
 
 class LightningSelectSearchPathPlugin(SearchPathPlugin):
-    """Appends our folder of configs, whose groups have names that other apps do not use."""
+    """Appends our folder of configs: an app's own file of the same group and name comes first."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Append the folder, wherever this installation has it."""

@@ -201,6 +201,7 @@ def test_rows_on_their_way_in_batches_of_another_size() -> None:
     stream = iter(DeviceLoader(DATA, 8, sampler=first).batch_sampler)
     before = next(stream)
     first.arrived(before)
+    first.landed()
     second = sampler()
     second.bind(12, 0, torch.device("cpu"))
     second.load_state_dict(first.state_dict())

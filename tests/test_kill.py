@@ -9,6 +9,7 @@ import json
 import os
 import random
 import signal
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,8 @@ def run(folder: Path, sampler: str, workers: int, ranks: int, kill: tuple[int, s
         try:
             _fit(folder, sampler, workers, ranks, kill)
             code = 0
+        except BaseException:
+            (folder / "error.txt").write_text(traceback.format_exc())
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
@@ -135,7 +138,7 @@ def check_kills(sampler: str, workers: int, ranks: int, kills: int, tmp_path: Pa
         folder = tmp_path / str(number)
         kill = (draw.randrange(1, steps), draw.choice(MOMENTS))
         assert run(folder, sampler, workers, ranks, kill) == -signal.SIGKILL, kill
-        assert run(folder, sampler, workers, ranks) == 0, kill
+        assert run(folder, sampler, workers, ranks) == 0, (kill, (folder / "error.txt").read_text())
         for rank in range(ranks):
             assert journal(folder, rank) == journal(whole, rank), kill
             ends = [torch.load(place / f"{rank}.pt", weights_only=True) for place in (folder, whole)]

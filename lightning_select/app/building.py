@@ -53,6 +53,12 @@ def build_data(config: DictConfig) -> Any:
             "sampler must be taken by the data, got data without a `sampler`. If your data module has such an "
             "argument (it is called with the training dataset): +data.sampler='${sampler}'"
         )
+    missing = sorted(OmegaConf.missing_keys(config.sampler)) if chosen else []
+    if missing:
+        raise ConfigurationError(
+            f"sampler.{missing[0]} must be given, one value per row of the dataset, got none. Data of your own may "
+            "make the sampler in train_dataloader instead of taking it from the config."
+        )
     if not data:
         return None
     _check_target("data", data, "data._target_=my.DataModule")

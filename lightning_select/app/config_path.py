@@ -1,8 +1,9 @@
 """Where the configs lie, and how Hydra finds them without an installed plugin.
 
 There are two folders, because Hydra shows a plugin's folder to every app on the machine. ``configs`` is the one that
-everyone sees; its groups have names that nobody else uses. The application's own config and its groups (``model``,
-``data``, ...), whose names many apps use, lie in ``configs/lightning_select`` and are seen by this application alone.
+everyone sees: the groups ``callbacks/selection`` and ``sampler``, after whatever an app has there itself. Our
+application's own config and its groups (``model``, ``data``, ...), whose names many apps use, lie in
+``configs/lightning_select`` and are seen by this application alone.
 """
 
 from __future__ import annotations

@@ -16,14 +16,16 @@ class Gathering:
 
     Args:
         owner: Who is to blame, for the message.
+        steady: Is no batch larger than the first? If not, the ranks settle on a size in every step, and wait for it.
 
     Attributes:
         world: Number of ranks.
         capacity: Places of each rank; 0 before the first batch.
     """
 
-    def __init__(self, owner: str) -> None:
+    def __init__(self, owner: str, *, steady: bool = True) -> None:
         self.owner = owner
+        self.steady = steady
         self.world = distributed.world_size()
         self.capacity = 0
 
@@ -55,7 +57,7 @@ class Gathering:
         return values[start : start + rows]
 
     def _settle(self, values: Tensor) -> None:
-        if not self.capacity:
+        if not self.capacity or not self.steady:
             self.capacity = distributed.largest(values.shape[0], values.device)
         if values.shape[0] > self.capacity:
             raise ConfigurationError(

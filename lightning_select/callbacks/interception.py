@@ -82,7 +82,8 @@ class Interception:
         shared = (getattr(callback, "interception", None) for callback in trainer.callbacks)
         found = next((one for one in shared if isinstance(one, cls) and one.module is module), None)
         interception = found or cls(trainer, module)
-        interception.members.append(member)
+        if member not in interception.members:  # a loader that is made anew asks again
+            interception.members.append(member)
         if found is None:
             interception._open()
         return interception
@@ -200,4 +201,4 @@ class Interception:
             return total
 
         needs = frozenset(name for member in listeners for name in member.wants if name != "loss")
-        return self._weighed(original, args, kwargs, weigh, needs)
+        return self._weighed(original, args, kwargs, weigh, needs, lenient=not weighers)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_select.callbacks.wrap import Wrap
@@ -13,15 +14,17 @@ from lightning_select.compat import train_source
 from lightning_select.device_loader import DeviceLoader
 from lightning_select.errors import ConfigurationError
 from lightning_select.samplers.base import OnlineSampler
+from lightning_select.samplers.ledger import Arrival
 from lightning_select.samplers.progress import Progress
 
 __all__ = [
     "batch_rows",
-    "check_length",
+    "check_loader",
     "draws_ahead",
     "find_sampler",
     "keep_sampler",
     "keep_state",
+    "lag_of",
     "settle",
     "so_far",
 ]
@@ -34,22 +37,30 @@ def find_sampler(loader: Any, depth: int = _DEPTH) -> OnlineSampler | None:
     """The sampler of ours that a loader draws from, directly or through batch samplers that wrap it."""
     if isinstance(loader, OnlineSampler):
         return loader
-    if depth == 0 or not hasattr(loader, "__dict__"):
+    if isinstance(loader, (list, tuple)):
+        return next((found for one in loader if (found := find_sampler(one, depth - 1)) is not None), None)
+    if depth <= 0 or isinstance(loader, (str, bytes, Tensor)):
         return None
-    parts = vars(loader)
-    near = [parts[name] for name in ("sampler", "batch_sampler", "_inner") if name in parts]
+    slots = [name for kind in type(loader).__mro__ for name in getattr(kind, "__slots__", ())]
+    parts = {**{name: getattr(loader, name, None) for name in slots}, **getattr(loader, "__dict__", {})}
+    near = [parts[name] for name in ("sampler", "batch_sampler", "inner") if name in parts]
     if depth < _DEPTH:  # of the loader only its samplers, of a batch sampler whatever it holds
         near += [part for part in parts.values() if hasattr(part, "__iter__")]
     return next((found for part in near if (found := find_sampler(part, depth - 1)) is not None), None)
 
 
 def batch_rows(loader: Any) -> int:
-    """Rows of a batch of this loader; 1 where nobody knows, so that every draw knows the latest."""
+    """Rows of a batch of this loader; 0 where nobody knows."""
     for owner in (loader, getattr(loader, "batch_sampler", None)):
         rows = getattr(owner, "batch_size", None)
         if isinstance(rows, int) and rows > 0:
             return rows
-    return 1
+    return 0
+
+
+def lag_of(arrival: Arrival | None) -> dict[str, float]:
+    """How many batches a draw was ahead, where that is known, as a metric."""
+    return {} if arrival is None or arrival.lag is None else {"lag": float(arrival.lag)}
 
 
 def draws_ahead(loader: Any) -> int:
@@ -69,20 +80,41 @@ def so_far(trainer: Any, before: Progress, total_steps: int | None) -> Progress:
     return Progress(max(before.step, trainer.global_step), total_steps, epochs if epochs and epochs > 0 else None)
 
 
-def check_length(trainer: Any, sampler: OnlineSampler) -> None:
-    """A Trainer that would not notice that epochs change their length must not get a sampler whose epochs do.
+def check_loader(trainer: Any, loader: Any, sampler: OnlineSampler, other: OnlineSampler | None) -> None:
+    """A sampler of ours draws for the one training loader, for a dataset that it knows, of epochs that are noticed.
 
     Raises:
-        ConfigurationError: Validation would be skipped in shorter epochs.
+        ConfigurationError: It does not.
     """
+    owner, rows = sampler.owner, _dataset_rows(loader)
+    if not trainer.training:
+        raise ConfigurationError(
+            f"{owner} must draw for training alone, got a loader for validation too. Leave it out."
+        )
+    if other is not None and type(other) is not type(sampler):
+        raise ConfigurationError(
+            f"{owner} must be the sampler of the only training loader, got another with a {other.owner}. "
+            "Put the datasets into one: torch.utils.data.ConcatDataset."
+        )
+    if rows is not None and rows != sampler.rows and sampler.id_key is None:
+        raise ConfigurationError(
+            f"{owner}.dataset must have as many rows as the dataset of the loader ({rows}), got {sampler.rows}."
+        )
     every_step = trainer.check_val_every_n_epoch is None
     if sampler.constant_length or trainer.reload_dataloaders_every_n_epochs == 1 or every_step:
         return
     raise ConfigurationError(
-        f"{sampler.owner} must be used with Trainer(reload_dataloaders_every_n_epochs=1) when its epochs change their "
+        f"{owner} must be used with Trainer(reload_dataloaders_every_n_epochs=1) when its epochs change their "
         f"length, got {trainer.reload_dataloaders_every_n_epochs}. Otherwise Lightning would skip validation in the "
         "shorter ones. Or take the mode with a constant length."
     )
+
+
+def _dataset_rows(loader: Any) -> int | None:
+    try:
+        return len(loader.dataset)
+    except (AttributeError, TypeError):
+        return None
 
 
 def keep_sampler(trainer: Any) -> Callable[[], None]:

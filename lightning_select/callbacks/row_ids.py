@@ -56,9 +56,11 @@ class RowIds:
         """
         self._sampler = sampler or self._sampler
         batches = getattr(loader, "batch_sampler", None)
-        if isinstance(batches, _Listening):
+        if isinstance(batches, _Listening) and batches.drawn is self._drawn:
             batches.stateful = self._sampler is None
             return None
+        if isinstance(batches, _Listening):  # left behind by a fit that was torn down by nobody
+            batches = batches.inner
         if self.id_key is not None and self._sampler is None:
             return None
         self._listening = False
@@ -124,6 +126,13 @@ class RowIds:
         if not isinstance(ids, Tensor) or ids.shape != (rows,) or ids.is_floating_point() or ids.dtype == torch.bool:
             got = f"{ids.dtype} of shape {tuple(ids.shape)}" if isinstance(ids, Tensor) else type(ids).__name__
             raise RowIdError(f"The batch entry {self.id_key!r} must hold {rows} whole numbers, got {got}.")
+        if self._sampler is not None and ids.device.type == "cpu" and rows:
+            low, high = (int(end) for end in ids.aminmax())
+            if low < 0 or high >= self._sampler.rows:
+                raise RowIdError(
+                    f"The batch entry {self.id_key!r} must hold ids in [0, {self._sampler.rows}), the rows of "
+                    f"{self._sampler.owner}, got {low if low < 0 else high}."
+                )
         return ids.to(torch.int64)
 
 
@@ -134,21 +143,21 @@ class _Listening:
     """
 
     def __init__(self, inner: Any, drawn: collections.deque[Sequence[int] | Tensor], *, stateful: bool) -> None:
-        self._inner = inner
-        self._drawn = drawn
+        self.inner = inner
+        self.drawn = drawn
         self.stateful = stateful
 
     def __iter__(self) -> Iterator[Any]:
-        self._drawn.clear()  # what was drawn ahead and never arrived belongs to an epoch that was cut short
-        for positions in self._inner:
-            self._drawn.append(positions if isinstance(positions, Tensor) else list(positions))
+        self.drawn.clear()  # what was drawn ahead and never arrived belongs to an epoch that was cut short
+        for positions in self.inner:
+            self.drawn.append(positions if isinstance(positions, Tensor) else list(positions))
             yield positions
 
     def __len__(self) -> int:
-        return len(self._inner)
+        return len(self.inner)
 
     def __getattr__(self, name: str) -> Any:
         # Not while copy and pickle build an empty one.
-        if name.startswith("__") or name in ("_inner", "stateful") or (name in _STATE and not self.stateful):
+        if name.startswith("__") or name in ("inner", "stateful") or (name in _STATE and not self.stateful):
             raise AttributeError(name)
-        return getattr(self._inner, name)
+        return getattr(self.inner, name)

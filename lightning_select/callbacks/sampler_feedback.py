@@ -8,26 +8,29 @@ from typing import Any
 from torch import Tensor
 
 from lightning_select.callbacks.base import SelectionCallback
+from lightning_select.callbacks.feed import BY_ITSELF, note_on, restored_late, returned_signals, unreadable_success
 from lightning_select.callbacks.gathering import Gathering
 from lightning_select.callbacks.interception import Interception
 from lightning_select.callbacks.loaders import (
     batch_rows,
-    check_length,
+    check_loader,
     draws_ahead,
     find_sampler,
     keep_sampler,
     keep_state,
+    lag_of,
     settle,
     so_far,
 )
 from lightning_select.callbacks.wrap import Wrap
 from lightning_select.compat import planned_steps, rank_zero_info
-from lightning_select.errors import ConfigurationError
+from lightning_select.device_loader import DeviceLoader
+from lightning_select.errors import MissingSignalError, TrainingStepContractError
 from lightning_select.samplers.base import OnlineSampler
 from lightning_select.samplers.progress import Progress
 from lightning_select.samplers.success import SOURCES
 from lightning_select.signals.base import Signals
-from lightning_select.signals.contract import contract_error, manual_error, returned_signals
+from lightning_select.signals.contract import NothingReturnedError, manual_error
 from lightning_select.signals.correctness import share_correct
 from lightning_select.types import Batch, Float, Int
 
@@ -59,7 +62,7 @@ class SamplerFeedback(SelectionCallback):
     def __init__(self, *, name: str = "sampler") -> None:
         super().__init__(name, None)
         self.sampler: OnlineSampler | None = None
-        self._attached_by_itself = self._sees_success = False
+        self._attached_by_itself = self._sees_success = self._steady = False
         self._undo: list[Callable[[], None]] = []
         self._state: Mapping[str, Any] | None = None
         self._heard: Signals | None = None
@@ -76,13 +79,14 @@ class SamplerFeedback(SelectionCallback):
         for one in others:
             one.standing_by = one._attached_by_itself
         self.standing_by = self._attached_by_itself and bool(others)
-        if self.standing_by:
-            return
-        self._check_name(trainer)
-        if stage != "fit":
+        if not self.standing_by:
+            self._check_name(trainer)
+        if self.standing_by or stage != "fit":
             return
         self._leave()
         self._trainer, self.sampler = trainer, None
+        # First of all, so that whatever another callback saves holds the batch that has just been trained on.
+        trainer.callbacks = [self, *(one for one in trainer.callbacks if one is not self)]
         self._state, self._sees_success = None, False
         wrap = Wrap(self._process_dataloader, trainer.strategy, "process_dataloader")
         wrap.put()
@@ -94,7 +98,7 @@ class SamplerFeedback(SelectionCallback):
         if self.sampler is None:
             return
         super().on_train_start(trainer, pl_module)
-        self._gathering = Gathering(self.sampler.owner)
+        self._gathering = Gathering(self.sampler.owner, steady=self._steady)
         self.sampler.progress = so_far(trainer, self.sampler.progress, self.total_steps)
 
     @property
@@ -124,20 +128,18 @@ class SamplerFeedback(SelectionCallback):
         if sampler.needs and ids is not None:
             self._feed(sampler, ids, outputs, batch)
         self._heard = None
+        sampler.landed()
         sampler.progress = so_far(trainer, sampler.progress, sampler.progress.total_steps)
-        self._metrics = lambda: {
-            "active": 1.0,
-            **({} if arrival is None or arrival.lag is None else {"lag": float(arrival.lag)}),
-            **sampler.metrics(),
-        }
+        self._metrics = lambda: {"active": 1.0, **lag_of(arrival), **self._told(sampler)}
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if trainer.is_last_batch:
             sampler.close_epoch()
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Let the sampler plan an epoch of another length."""
+        """The epoch is over, however it ended; let the sampler plan one of another length."""
         super().on_train_epoch_end(trainer, pl_module)
         if self.sampler is not None:
+            self.sampler.close_epoch()
             self.sampler.end_epoch()
 
     def state_dict(self) -> dict[str, Any]:
@@ -156,18 +158,14 @@ class SamplerFeedback(SelectionCallback):
         if self.sampler is None:
             return
         if self.sampler.drawing:
-            raise ConfigurationError(
-                f"{self.sampler.owner} must get its state back before it draws, got a loader that has started: this "
-                "strategy restores late. Leave estimated_stepping_batches out of configure_optimizers, or take "
-                "num_workers=0."
-            )
+            raise restored_late(self.sampler)
         self._restore(self.sampler)
 
     def _process_dataloader(self, original: Any, *args: Any, **kwargs: Any) -> Any:
         loader = original(*args, **kwargs)
         if self._undo:
             settle(loader, self._trainer.strategy.root_device)
-        if self._trainer.training and self._undo:
+        if self._undo and (self._trainer.training or not isinstance(loader, DeviceLoader)):
             self._meet(loader)
         return loader
 
@@ -175,7 +173,7 @@ class SamplerFeedback(SelectionCallback):
         found, trainer = find_sampler(loader), self._trainer
         if found is None:
             return
-        check_length(trainer, found)
+        check_loader(trainer, loader, found, self.sampler)
         previous, self.sampler = self.sampler, found
         found.bind(batch_rows(loader), draws_ahead(loader), trainer.strategy.root_device)
         if previous is None:
@@ -190,6 +188,7 @@ class SamplerFeedback(SelectionCallback):
         if found.needs:
             self.interception.want_ids(found.id_key)
         self.interception.follow(loader, found)
+        self._steady = batch_rows(loader) > 0
         self._undo.append(keep_state(loader))
 
     def _restore(self, sampler: OnlineSampler) -> None:
@@ -198,42 +197,43 @@ class SamplerFeedback(SelectionCallback):
             if self._trainer.global_step:
                 rank_zero_info(f"{sampler.owner} starts afresh: the checkpoint holds no state of a sampler.")
             return
-        how = "where the checkpoint was saved, amid an epoch too"
-        if not sampler.load_state_dict(state):
-            how = (
-                "with another number of ranks: what was learnt and which rows are still to come is exact, but they "
-                "are drawn in other batches than without the interruption"
-            )
+        how = sampler.load_state_dict(state) or "where the checkpoint was saved, amid an epoch too"
         rank_zero_info(f"{sampler.owner} goes on {how}.")
 
     def _feed(self, sampler: OnlineSampler, ids: Int[Tensor, "rows"], outputs: Any, batch: Any) -> None:
         module = self._trainer.lightning_module
-        signals = returned_signals(outputs)
-        if self._heard is not None and self._heard.loss is not None:
-            signals["loss"] = self._heard.loss  # before any weights
-        if "success" in sampler.needs and not signals.keys() & SOURCES and (signals or outputs):
-            signals["correct"] = self._success(sampler, batch)
-        if not sampler.needs & {"loss", "reward"} <= signals.keys():
-            if not module.automatic_optimization:
-                raise manual_error(module, sampler.owner, "return the signals it learns from, as 'sample_loss'")
-            if "reward" in sampler.needs:
-                raise contract_error(module, f"no 'reward' beside the loss, from which {sampler.owner} learns")
+        signals = returned_signals(sampler, module, outputs, self._heard, ids)
+        if "success" in sampler.needs and not signals.keys() & SOURCES and outputs:
+            signals |= {} if (correct := self._success(sampler, batch)) is None else {"correct": correct}
+        if not signals:
             return  # the step skipped this batch
-        for name, values in signals.items():
-            if values.shape[:1] != ids.shape:
-                raise contract_error(module, f"{values.shape[0]} values of '{name}' for {ids.shape[0]} rows")
         everyone = {name: self._gathering.values(values) for name, values in signals.items()}
         sampler.observe(self._gathering.ids(ids), everyone)
 
-    def _success(self, sampler: OnlineSampler, batch: Any) -> Float[Tensor, "rows"]:
-        """What the step classified right; at the first batch it has not been looked at, so it is run once more."""
-        signals = self._heard
-        if not self._sees_success and self.interception is not None:
-            self._sees_success = True
-            signals = self.interception.runner(train_mode=False).measure(batch, _CLASSIFICATION)
-        if signals is not None and signals.correct is not None:
-            return signals.correct
-        return share_correct(signals or Signals(), sampler.owner)
+    def _success(self, sampler: OnlineSampler, batch: Any) -> Float[Tensor, "rows"] | None:
+        """What the step classified right; at the first batch nobody has looked, so it is run once more."""
+        module, signals = self._trainer.lightning_module, self._heard
+        if not module.automatic_optimization:
+            raise unreadable_success(sampler, module)
+        self.say_once(BY_ITSELF.format(owner=sampler.owner))
+        try:
+            if not self._sees_success and self.interception is not None:
+                signals = self.interception.runner(train_mode=False).measure(batch, _CLASSIFICATION)
+                self._sees_success = True
+            if signals is not None and signals.correct is not None:
+                return signals.correct
+            return share_correct(signals or Signals(), sampler.owner)
+        except NothingReturnedError:
+            return None
+        except (MissingSignalError, TrainingStepContractError) as error:
+            raise unreadable_success(sampler, module) from error
+
+    def _told(self, sampler: OnlineSampler) -> Mapping[str, float | Tensor]:
+        """What the sampler has to say, and a word where it cannot make use of the losses."""
+        metrics = sampler.metrics()
+        if note := note_on(sampler.owner, metrics):
+            self.say_once(note)
+        return metrics
 
     def _leave(self) -> None:
         super()._leave()

@@ -14,7 +14,7 @@ from lightning_select.compat import keeping_buffers, rank_zero_info
 from lightning_select.errors import TrainingStepContractError
 from lightning_select.signals.base import Signals
 from lightning_select.signals.capture import Capture
-from lightning_select.signals.contract import contract_error, parse_output
+from lightning_select.signals.contract import NothingReturnedError, contract_error, parse_output
 from lightning_select.signals.probe import Run, StepShape
 from lightning_select.signals.reading import read_signals, row_losses
 from lightning_select.signals.records import put_gate
@@ -51,8 +51,12 @@ class WeighedStep:
         kwargs: Mapping[str, Any],
         weigh: Weigh,
         needs: frozenset[str] = frozenset(),
+        *,
+        lenient: bool = False,
     ) -> Any:
         """What ``step`` returns; its backward pass will be weighted. ``needs`` names signals wanted beside the loss.
+
+        With ``lenient`` a step that skips its very first batch is none to complain of.
 
         Raises:
             TrainingStepContractError: The step cannot be read row by row.
@@ -63,7 +67,10 @@ class WeighedStep:
         # The step may take its batch apart (`batch.pop("labels")`), and may have to be run on it again.
         again = batch if type(batch) in (tuple, list, Tensor) else shallow_copy(batch)
         if not self._ask_module and not self._runner.is_ready(rows):
-            self._ask_module = not self._is_readable(batch, batch_idx)
+            readable = self._is_readable(batch, batch_idx, lenient)
+            if readable is None:
+                return step(*args, **kwargs)
+            self._ask_module = not readable
         with keeping_buffers(self._module), Capture(gated=True, want_logits=bool(needs)) as capture:
             output = step(*args, **kwargs)
         if output is None:
@@ -82,11 +89,7 @@ class WeighedStep:
                 raise contract_error(self._module, f"other reductions in training than {seen} batch")
             if not shape.fits(run, examined=True):
                 raise contract_error(self._module, f"loss terms of other sizes {seen} {rows} rows")
-        count = rows
-        if shape.own_rows:
-            layouts = zip(capture.records, shape.layouts, strict=True)
-            count = next(record.terms.values.shape[0] for record, layout in layouts if layout is not None)
-        weights = weigh(lambda: _read(run, shape, needs), count)
+        weights = weigh(lambda: _read(run, shape, needs), _count(run, shape))
         if rows > 1 and not shape.sure:
             self._say_unweighted()
             return output
@@ -107,10 +110,17 @@ class WeighedStep:
                 "others like it. Are its rows all the same?"
             )
 
-    def _is_readable(self, batch: Any, batch_idx: int | None) -> bool:
-        """Probe the step; a step that cannot be read may still come with a ``selection_step`` that can."""
+    def _is_readable(self, batch: Any, batch_idx: int | None, lenient: bool) -> bool | None:
+        """Probe the step; a step that cannot be read may still come with a ``selection_step`` that can.
+
+        ``None``: it skips this batch, and that is none to complain of.
+        """
         try:
             self._runner.probe(batch, batch_idx)
+        except NothingReturnedError:
+            if not lenient:
+                raise
+            return None
         except TrainingStepContractError:
             if not hasattr(self._module, "selection_step"):
                 raise
@@ -142,6 +152,14 @@ class WeighedStep:
             return output
         weighted = loss + _extra(losses, weights)
         return {**output, "loss": weighted} if isinstance(output, Mapping) else weighted
+
+
+def _count(run: Run, shape: StepShape) -> int:
+    """Rows that the loss has: those of the batch, or its own."""
+    if not shape.own_rows:
+        return run.rows
+    layouts = zip(run.capture.records, shape.layouts, strict=True)
+    return next(record.terms.values.shape[0] for record, layout in layouts if layout is not None)
 
 
 def _read(run: Run, shape: StepShape, needs: frozenset[str]) -> Signals:

@@ -17,13 +17,11 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from lightning_select import distributed
-from lightning_select.errors import ArgumentError
-from lightning_select.samplers.checks import check_identity, length_of, warn_unfed, whole
+from lightning_select.samplers.checks import check_identity, checked_signals, length_of, warn_unfed, whole
 from lightning_select.samplers.drawn import Drawn
 from lightning_select.samplers.ledger import Arrival
 from lightning_select.samplers.progress import Progress
 from lightning_select.samplers.stream import Stream
-from lightning_select.samplers.success import with_success
 from lightning_select.schedule import resolve
 from lightning_select.types import Int
 
@@ -34,8 +32,8 @@ T = TypeVar("T")
 _UNBOUND_CHUNK = 32
 """Rows of one draw on one rank where no Trainer told how large the batches are."""
 
-_SILENCE = 2048
-"""Rows drawn without having learnt anything, after which a sampler that needs to learn says so."""
+_SILENCE = (2048, 256)
+"""Rows drawn without having learnt anything, after which a sampler that needs to says so: amid an epoch, at its end."""
 
 
 class OnlineSampler(DistributedSampler[Any]):
@@ -120,15 +118,15 @@ class OnlineSampler(DistributedSampler[Any]):
     @property
     def total_size(self) -> int:  # type: ignore[override]
         """Rows of this epoch on all ranks together, a multiple of their number."""
-        return -(-self.rows_of_epoch() // self.num_replicas) * self.num_replicas
+        return len(self) * self.num_replicas
 
     @property
     def num_samples(self) -> int:  # type: ignore[override]
         """Rows of this epoch on one rank."""
-        return self.total_size // self.num_replicas
+        return len(self)
 
     def __len__(self) -> int:
-        return self.num_samples
+        return -(-self.rows_of_epoch() // self.num_replicas)
 
     def __iter__(self) -> Iterator[int]:
         for ids in self.draws(listed=True):
@@ -140,8 +138,9 @@ class OnlineSampler(DistributedSampler[Any]):
             self.begin()
         self._stream.chunk = self._stream.chunk or _UNBOUND_CHUNK * self.num_replicas
         for chunk in self._stream.chunks(lambda: self.total_size, listed=listed):
-            self._warn_unless_fed()
+            self._warn_unfed(over=False)
             yield chunk.ids
+        self._warn_unfed(over=True)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to an epoch; without this each iteration is one more. A Trainer that feeds us counts by itself."""
@@ -186,23 +185,24 @@ class OnlineSampler(DistributedSampler[Any]):
     def observe(self, ids: Int[Tensor, "rows"], signals: Mapping[str, Tensor]) -> None:
         """Learn from a batch: ids of its rows on all ranks, and the signals of each.
 
-        A Trainer does this by itself; a loop of your own calls it after each step. From ``reward`` (rows, attempts) or
-        ``correct`` (rows), both in [0, 1], comes ``success`` with the number of ``attempts``.
+        A Trainer does so; your own loop calls it after each step. ``reward`` and ``correct`` are counted as successes.
 
         Raises:
-            ArgumentError: A signal that the sampler needs is missing, or a reward is outside [0, 1].
+            ArgumentError: A signal is missing or of another length, or a reward is outside [0, 1].
+            RowIdError: An id is outside the dataset.
         """
-        given, signals = signals, with_success(self.owner, signals)
-        if self.needs - set(signals):
-            missing, got = ", ".join(sorted(self.needs - set(signals))), ", ".join(sorted(given)) or "nothing"
-            raise ArgumentError(f"{self.owner}.observe must get the signals {missing}, got {got}.")
+        ids, signals = checked_signals(self.owner, self.needs, ids, None if self.fed else self.rows, signals)
         self.learn(ids.to(self.device), {name: value.detach().to(self.device) for name, value in signals.items()})
         self.updates += 1
+        self.landed()
+
+    def landed(self) -> None:
+        """The batch that arrived last has been trained on; until then, a resumed run trains on it again."""
+        self._stream.landed()
 
     def bind(self, batch_size: int, lead: int, device: torch.device) -> None:
         """Be told by a Trainer how many rows a batch of one rank has, and how many batches the loader draws ahead."""
-        self._stream.chunk, self._stream.loader_lead = batch_size * self.num_replicas, lead
-        self.fed = True
+        self._stream.chunk, self._stream.loader_lead, self.fed = batch_size * self.num_replicas, lead, True
         if device != self.device:
             self._stream.device = device
             self.move(device)
@@ -232,8 +232,8 @@ class OnlineSampler(DistributedSampler[Any]):
         }
         return {**self._identity, "updates": self.updates, **parts}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> bool:
-        """Go on where another run was. Was it a run of as many ranks?
+    def load_state_dict(self, state: Mapping[str, Any]) -> str:
+        """Go on where another run was. What differs from that run, in words; nothing if all is well.
 
         Raises:
             ConfigurationError: The state is of another sampler or dataset.
@@ -243,8 +243,8 @@ class OnlineSampler(DistributedSampler[Any]):
         self.load_tensors(state["learnt"])
         return self._stream.load_state_dict(state["stream"])
 
-    def _warn_unless_fed(self) -> None:
-        needy = self.needs and not self.fed and not self.updates and not self.rank
-        if needy and not self._said and (self.epoch or self._stream.drawn > _SILENCE):
+    def _warn_unfed(self, *, over: bool) -> None:
+        needy = self.needs and not (self.fed or self.updates or self.rank or self._said)
+        if needy and self._stream.drawn > _SILENCE[over]:
             self._said = True
             warn_unfed(self.owner, self._stream.drawn)

@@ -119,7 +119,6 @@ class CategoryBandit(OnlineSampler):
             if value not in known:
                 raise ArgumentError(f"{self.owner}.{name} must be one of {', '.join(known)}, got {value!r}.")
         self.absent, self.signal, self.normalise = absent, signal, normalise
-        _check_labels(self.owner, categories)
         self.names, self._labels = labels_of(self.owner, "categories", categories, self.rows)
         self.queues = GroupQueues(self._labels, len(self.names), seed)
         self.values = torch.zeros(len(self.names), dtype=torch.float64)
@@ -195,10 +194,3 @@ class CategoryBandit(OnlineSampler):
 def _alone(blocks: Int[Tensor, "k"]) -> Float[Tensor, "k 1"]:
     """Each category is a block of one."""
     return torch.ones(len(blocks), 1, dtype=torch.float64, device=blocks.device)
-
-
-def _check_labels(owner: str, categories: Sequence[Any] | Tensor) -> None:
-    values = categories.tolist() if isinstance(categories, Tensor) else categories
-    for row, one in enumerate(values):
-        if one is None or one == "" or one != one:
-            raise ArgumentError(f"{owner}.categories must name a category for every row, got {one!r} for row {row}.")

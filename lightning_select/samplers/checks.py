@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Hashable, Iterable, Mapping, Sequence, Sized
+from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from lightning_select.errors import ArgumentError, ConfigurationError
+from lightning_select.errors import ArgumentError, ConfigurationError, RowIdError
+from lightning_select.samplers.success import with_success
 from lightning_select.schedule import Anneal
 from lightning_select.types import Int
 
-__all__ = ["between", "check_identity", "labels_of", "length_of", "warn_unfed", "whole"]
+__all__ = ["between", "check_identity", "check_ids", "checked_signals", "labels_of", "length_of", "warn_unfed", "whole"]
 
 _SAME = {
     "sampler": "the sampler must be of the kind",
@@ -26,21 +29,21 @@ _SAME = {
 
 def whole(owner: str, name: str, value: Any, least: int | None = None) -> int:
     """A whole number, not below ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
+    if isinstance(value, bool) or not isinstance(value, Integral) or (least is not None and value < least):
         rule = "a whole number" if least is None else f"a whole number, at least {least}"
         raise ArgumentError(f"{owner}.{name} must be {rule}, got {value!r}.")
-    return value
+    return int(value)
 
 
 def between(owner: str, name: str, value: Any, low: int | float, high: int | float, *, anneal: bool = False) -> Any:
     """A finite number in [low, high]; where ``anneal`` allows it, an `Anneal` between two such numbers."""
     moving = anneal and isinstance(value, Anneal)
     for one in (value.begin, value.end) if moving else (value,):
-        number = isinstance(one, (int, float)) and not isinstance(one, bool)
+        number = isinstance(one, Real) and not isinstance(one, bool)
         if not number or not math.isfinite(one) or not low <= one <= high:
             rule = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
             raise ArgumentError(f"{owner}.{name} must be a finite number {rule}, got {value!r}.")
-    return value
+    return value if moving or isinstance(value, (int, float)) else float(value)
 
 
 def length_of(owner: str, dataset: Any) -> int:
@@ -50,6 +53,8 @@ def length_of(owner: str, dataset: Any) -> int:
             f"{owner}.dataset must have a length and be read by position, got {type(dataset).__name__}. "
             "For a stream, select within the batch: BatchSelection or LossReweighting."
         )
+    if isinstance(dataset, Tensor) and dataset.dim() == 0:
+        raise ArgumentError(f"{owner}.dataset must have rows, got a tensor without any dimension.")
     rows = dataset if isinstance(dataset, int) else len(dataset)
     if rows < 1:
         raise ArgumentError(f"{owner}.dataset must have at least one row, got {rows}.")
@@ -59,13 +64,67 @@ def length_of(owner: str, dataset: Any) -> int:
 def labels_of(
     owner: str, name: str, labels: Sequence[Any] | Tensor, rows: int
 ) -> tuple[list[Any], Int[Tensor, "rows"]]:
-    """The distinct labels in sorted order, and for each row the position of its label among them."""
-    values = labels.tolist() if hasattr(labels, "tolist") else list(labels)
+    """The distinct labels in sorted order, and for each row the position of its label among them.
+
+    Raises:
+        ArgumentError: There is not one label for each row, or a row has none (``None``, NaN, an empty string).
+    """
+    values = labels.tolist() if hasattr(labels, "tolist") else labels
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ArgumentError(f"{owner}.{name} must hold one label for each of {rows} rows, got {values!r}.")
+    # A list of tensors of one number is what a loop over a dataset gives.
+    values = [one.item() if hasattr(one, "item") and np.size(one) == 1 else one for one in values]
     if len(values) != rows:
         raise ArgumentError(f"{owner}.{name} must hold one label for each of {rows} rows, got {len(values)}.")
+    for row, one in enumerate(values):
+        if one is None or one == "" or one != one or not isinstance(one, Hashable):
+            raise ArgumentError(f"{owner}.{name} must hold a label for every row, got {one!r} for row {row}.")
     names = sorted(set(values), key=lambda one: (str(type(one)), one))
     place = {one: number for number, one in enumerate(names)}
-    return names, torch.tensor([place[one] for one in values], dtype=torch.int64)
+    return names, torch.tensor([place[one] for one in values], dtype=torch.int64, device="cpu")
+
+
+def check_ids(owner: str, ids: Any, rows: int | None) -> Int[Tensor, "rows"]:
+    """Row ids as a tensor. Where looking costs nothing, each must be in the dataset, or -1, which is padding.
+
+    With ``rows`` of ``None`` they come from our own draws and need no look.
+
+    Raises:
+        RowIdError: They are no whole numbers, or one is outside the dataset.
+    """
+    ids = ids if isinstance(ids, Tensor) else torch.as_tensor(ids)
+    if ids.dim() != 1 or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise RowIdError(f"{owner}.ids must be a list of whole numbers, got {ids.dtype} of shape {tuple(ids.shape)}.")
+    if rows is not None and ids.device.type == "cpu" and ids.shape[0]:
+        listed = ids.tolist()
+        low, high = min(listed), max(listed)
+        if low < -1 or high >= rows:
+            wrong = low if low < -1 else high
+            raise RowIdError(f"{owner}.ids must be in [0, {rows}), the rows of the dataset, got {wrong}.")
+    return ids
+
+
+def checked_signals(
+    owner: str, needs: frozenset[str], ids: Any, rows: int | None, signals: Mapping[str, Any]
+) -> tuple[Int[Tensor, "rows"], Mapping[str, Tensor]]:
+    """Ids and signals as tensors, one line per id each, with successes counted where they are needed.
+
+    Raises:
+        ArgumentError: A signal is missing, or has another number of rows.
+        RowIdError: An id is outside the dataset.
+    """
+    ids = check_ids(owner, ids, rows)
+    given = {name: one if isinstance(one, Tensor) else torch.as_tensor(one) for name, one in signals.items()}
+    for name, value in given.items():
+        if value.shape[:1] != ids.shape:
+            got = tuple(value.shape)
+            raise ArgumentError(f"{owner}.observe must get one line of {name} per id ({len(ids)}), got shape {got}.")
+    found = with_success(owner, given) if "success" in needs else given
+    missing = ", ".join(sorted(needs - set(found)))
+    if missing:
+        here = ", ".join(sorted(given)) or "nothing"
+        raise ArgumentError(f"{owner}.observe must get the signals {missing}, got {here}.")
+    return ids, found
 
 
 def check_identity(owner: str, state: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
@@ -86,6 +145,7 @@ def warn_unfed(owner: str, drawn: int) -> None:
     """Nobody tells the sampler what the model says."""
     warnings.warn(
         f"{owner} has learnt nothing from {drawn} rows drawn, so it draws as at the start. With a Trainer, add "
-        "callbacks=[SamplerFeedback()]; in a loop of your own call sampler.observe(ids, {...}) after each step.",
+        "callbacks=[SamplerFeedback()] (and let a batch sampler of your own hold this one as its `sampler`); in "
+        "a loop of your own call sampler.observe(ids, {...}) after each step.",
         stacklevel=4,
     )

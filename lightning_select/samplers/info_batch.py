@@ -19,6 +19,8 @@ Limits:
     A batch that happens to hold many rescaled rows has a larger loss, as in the paper. The last loss of a row may be an
     epoch old, and that of a row left out is older. Rows still on their way when a pass is planned count as they were.
     What is saved is worth having where training is long and rows are redundant.
+    Near the largest learning rate that still trains, the larger weights can make training collapse: tune it anew, and
+    expect a lower one than for uniform draws.
 """
 
 from __future__ import annotations
@@ -233,8 +235,9 @@ class InfoBatch(OnlineSampler):
         if not self.full_last:
             return False
         progress, epochs = self.progress, self.progress.max_epochs
-        if progress.total_steps is not None and (epoch is None or epochs is None):
-            return progress.step >= progress.total_steps * (1 - self.full_last)
+        by_step = progress.total_steps is not None and progress.step >= progress.total_steps * (1 - self.full_last)
+        if progress.total_steps is not None and (by_step or epoch is None or epochs is None):
+            return by_step
         if epochs is not None:
             return (self.epoch if epoch is None else epoch) >= epochs - math.ceil(epochs * self.full_last - 1e-9)
         raise ConfigurationError(

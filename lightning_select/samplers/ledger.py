@@ -141,9 +141,9 @@ class Ledger:
                 return Chunk([wanted], weights, chunk.version)
         return Chunk([wanted], None, -1)  # a batch sampler that repeats rows, or has some of its own
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        """All rows on their way, one after the other."""
-        chunks = [chunk.at(None) for chunk in self._chunks]
+    def state_dict(self, first: Chunk | None = None) -> dict[str, torch.Tensor]:
+        """All rows on their way, one after the other, those of ``first`` before them."""
+        chunks = [chunk.at(None) for chunk in (*([] if first is None else [first]), *self._chunks)]
         sizes = [len(chunk.ids) for chunk in chunks]
         weights = [weight for chunk in chunks for weight in chunk.weights or [1.0] * len(chunk.ids)]
         weighted = any(chunk.weights is not None for chunk in chunks)

@@ -44,6 +44,7 @@ class Stream:
         self.epoch, self.drawn, self.chunk, self.loader_lead = 0, 0, 0, 0
         self._draw, self._seed, self._lag = draw, seed, lag
         self.arrivals, self._draws, self._arrived = 0, 0, False
+        self._flight: Chunk | None = None
         self._opened = self._closed = False
         self.device = torch.device("cpu")
         self._ledger = Ledger()
@@ -73,19 +74,25 @@ class Stream:
 
     def turn_to(self, epoch: int) -> None:
         """Go to the start of an epoch."""
+        self._flight = None
         self.epoch, self.drawn, self._draws, self._arrived = epoch, 0, 0, False
         self._opened = self._closed = False
         self._ledger.clear()
 
     def close(self) -> None:
         """The last batch of this epoch has arrived; what was drawn and not used is dropped."""
-        self._closed = True
+        self._closed, self._flight = True, None
         self._ledger.clear()
+
+    def landed(self) -> None:
+        """The batch that arrived last has been trained on. Until then it counts as on its way."""
+        self._flight = None
 
     def arrived(self, ids: Sequence[int] | Tensor) -> Arrival:
         """A batch with these rows is about to be trained on."""
         arrival = self._ledger.take(ids)
         lag = None if arrival.version is None else self.arrivals - arrival.version
+        self._flight = Chunk(ids if isinstance(ids, Tensor) else list(ids), arrival.weights, self.arrivals)
         self.arrivals, self._arrived = self.arrivals + 1, True
         return replace(arrival, lag=lag)
 
@@ -116,21 +123,28 @@ class Stream:
     def state_dict(self) -> dict[str, Any]:
         """Both positions, and the rows in between on every rank. All ranks must call it."""
         flags = [int(self._opened), int(self._closed)]
+        trained = self.arrivals - (self._flight is not None)
         return {
-            "place": [self.epoch, self._draws, self.drawn, self.arrivals, *flags],
+            "place": [self.epoch, self._draws, self.drawn, trained, *flags],
             "lag": self.lead,
-            "pending": distributed.gather_objects(self._ledger.state_dict()),
+            "pending": distributed.gather_objects(self._ledger.state_dict(self._flight)),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> bool:
-        """Go on where the other run was, with the lag that it had. Was it a run of as many ranks?"""
+    def load_state_dict(self, state: Mapping[str, Any]) -> str:
+        """Go on where the other run was, with its lag. What differs from it, in words; nothing if all is well."""
         self.epoch, self._draws, self.drawn, self.arrivals, opened, closed = state["place"]
-        self._opened, self._closed, self._arrived = bool(opened), bool(closed), False
+        self._opened, self._closed, self._arrived, self._flight = bool(opened), bool(closed), False, None
+        more = self.loader_lead > state["lag"]
         self._lag = max(self._lag, state["lag"])
         pending, world, rank = state["pending"], distributed.world_size(), distributed.rank()
         same = len(pending) == world
         self._ledger.load_state_dict(pending[rank] if same else _share(pending, rank, world))
-        return same
+        if not same:
+            return (
+                "with another number of ranks: what was learnt is exact and no row that was on its way is lost, but "
+                "rows come in other batches, and Lightning, which counts batches, ends this epoch early or late"
+            )
+        return "with workers that draw further ahead, so that draws know less than without the interruption" * more
 
 
 def _share(pending: Sequence[State], rank: int, world: int) -> State:

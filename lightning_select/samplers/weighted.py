@@ -18,23 +18,20 @@ Honest limits:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sized
 from typing import Any
 
 import torch
-from numpy import ndarray as Array
 from torch import Tensor
 
-from lightning_select.errors import ArgumentError, RowIdError
+from lightning_select.errors import ArgumentError
 from lightning_select.samplers.base import OnlineSampler
 from lightning_select.samplers.draw import WeightedDraw
 from lightning_select.samplers.drawn import Drawn
+from lightning_select.samplers.row_weights import RowWeights, Values, checked_weights
 from lightning_select.types import Float, Int
 
-__all__ = ["Weighted", "Weights", "weighted"]
-
-Ids = int | slice | Sequence[int] | Array | Tensor
-Values = int | float | Sequence[int | float] | Array | Tensor
+__all__ = ["Weighted", "weighted"]
 
 
 def weighted(weights: Float[Tensor, "rows"]) -> Float[Tensor, "rows"]:
@@ -76,7 +73,7 @@ class Weighted(OnlineSampler):
     def __init__(
         self,
         dataset: Sized | int,
-        weights: Sequence[int | float] | Array | Tensor,
+        weights: Values,
         *,
         replacement: bool = True,
         num_samples: int | None = None,
@@ -85,9 +82,10 @@ class Weighted(OnlineSampler):
         lag: int = 0,
     ) -> None:
         super().__init__(dataset, num_samples=num_samples, seed=seed, id_key=id_key, lag=lag)
-        values = _checked(self.owner, torch.as_tensor(weights, device="cpu"))
+        values = checked_weights(self.owner, weights).cpu()
         if values.shape != (self.rows,):
-            raise ArgumentError(f"{self.owner}.weights must hold one for each of {self.rows} rows, got {len(values)}.")
+            got = len(values) if values.ndim == 1 else f"shape {tuple(values.shape)}"
+            raise ArgumentError(f"{self.owner}.weights must hold one for each of {self.rows} rows, got {got}.")
         positive = int((values > 0).sum())
         if positive == 0:
             raise ArgumentError(f"{self.owner}.weights must hold a positive weight, got zeros only.")
@@ -106,7 +104,7 @@ class Weighted(OnlineSampler):
         # Rows of positive weight, all and those left; None: to be counted.
         self._positive: int | None = positive
         self._number: int | None = positive
-        self.weights = Weights(self)
+        self.weights = RowWeights(self.owner, self._all, self._set)
         self.begin()
 
     def rows_of_epoch(self) -> int:
@@ -186,61 +184,3 @@ class Weighted(OnlineSampler):
             drawn = self._drawn.index_select(0, ids.clamp(0, self.rows - 1))
             self._left.set(ids, torch.where(drawn, 0.0, weights))
         self._positive = self._number = None
-
-
-class Weights:
-    """Weights of the rows of a `Weighted` sampler, read and set by a number, numbers, a slice or a mask.
-
-    Values that are on a device already are not looked at: there a weight that is negative or not finite counts as zero
-    and an id outside the dataset is passed over.
-    """
-
-    def __init__(self, sampler: Weighted) -> None:
-        self._sampler = sampler
-
-    def __len__(self) -> int:
-        return self._sampler.rows
-
-    def __getitem__(self, ids: Ids) -> Float[Tensor, "*k"]:
-        found = self._sampler._all.weights.index_select(0, self._places(ids))
-        return found.squeeze(0) if isinstance(ids, int) else found
-
-    def __setitem__(self, ids: Ids, weights: Values) -> None:
-        places, values = self._places(ids), _checked(self._sampler.owner, weights)
-        if values.ndim and values.shape != places.shape:
-            raise ArgumentError(
-                f"{self._sampler.owner}.weights must be set to one weight, or one for each of {len(places)} ids, "
-                f"got {len(values)}."
-            )
-        self._sampler._set(places, values.to(places.device, non_blocking=True).expand(places.shape))
-
-    def tensor(self) -> Float[Tensor, "rows"]:
-        """A copy of all weights."""
-        return self._sampler._all.weights.clone()
-
-    def _places(self, ids: Ids) -> Int[Tensor, "k"]:
-        owner, rows = self._sampler.owner, len(self)
-        if isinstance(ids, slice):
-            ids = list(range(rows)[ids])
-        places = torch.as_tensor(ids)
-        if places.dtype == torch.bool and places.shape == (rows,):
-            places = places.nonzero().squeeze(1)
-        if places.numel() and (places.is_floating_point() or places.dtype == torch.bool or places.ndim > 1):
-            raise RowIdError(
-                f"{owner}.weights must be read and set by ids of rows, or by a mask of all {rows}, got {places.dtype} "
-                f"of shape {tuple(places.shape)}."
-            )
-        places = places.long().reshape(-1)
-        if places.device.type == "cpu" and len(places):
-            low, high = int(places.min()), int(places.max())
-            if low < 0 or high >= rows:
-                raise RowIdError(f"{owner}.weights must have ids in [0, {rows}), got {low if low < 0 else high}.")
-        return places.to(self._sampler.device, non_blocking=True)
-
-
-def _checked(owner: str, weights: Values) -> Float[Tensor, "*k"]:
-    values = torch.as_tensor(weights).detach().float()
-    if values.device.type == "cpu" and not bool((values.isfinite() & (values >= 0)).all()):
-        wrong = values.flatten()[~(values.isfinite() & (values >= 0)).flatten()][0]
-        raise ArgumentError(f"{owner}.weights must be finite and not negative, got {float(wrong):g}.")
-    return values

@@ -15,12 +15,8 @@ __all__ = [
     "contract_error",
     "manual_error",
     "parse_output",
-    "returned_signals",
     "takes_batch_index",
 ]
-
-_RETURNED = {"sample_loss": "loss", "reward": "reward", "correct": "correct"}
-"""Entries of what ``training_step`` returns, and the signals that they are."""
 
 _SELECTION_STEP = (
     "    def selection_step(self, batch):\n"
@@ -88,14 +84,6 @@ def parse_output(module: nn.Module, output: Any, rows: int) -> tuple[Tensor, Ten
         shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
         raise contract_error(module, f"'sample_loss' of shape {shape} for a batch of {rows} rows")
     return loss, losses
-
-
-def returned_signals(output: Any) -> dict[str, Tensor]:
-    """Signals of the rows among what a training step returned beside its loss."""
-    entries = output if isinstance(output, Mapping) else {}
-    return {
-        signal: entries[name].detach() for name, signal in _RETURNED.items() if isinstance(entries.get(name), Tensor)
-    }
 
 
 def takes_batch_index(module: nn.Module, step: Callable[..., Any]) -> bool:

@@ -52,6 +52,11 @@ def test_data_that_take_no_sampler_say_so(launch_tiny: Any) -> None:
         launch_tiny("sampler=vade")
 
 
+def test_a_sampler_that_must_know_the_rows_says_what_is_missing(launch: Any) -> None:
+    with pytest.raises(ConfigurationError, match="sampler.groups must be given, one value per row of the dataset"):
+        launch(*OWN, *DRAWN, "sampler=group_balanced")
+
+
 def test_samplers_are_compared_with_recipes(launch: Any) -> None:
     methods = "methods=[uniform,max_loss,loss_proportional,{mine:{sampler:loss_proportional,sampler.floor:0.5}}]"
     folder = launch(*OWN, *DRAWN, "task=compare", methods, "seeds=2")

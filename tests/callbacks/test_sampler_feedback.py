@@ -301,8 +301,11 @@ def test_short_runs(settings: dict[str, Any]) -> None:
 
 def test_a_dataset_that_changed_its_length(tmp_path: Path) -> None:
     run(ByLastLoss(ROWS), ModelCheckpoint(tmp_path, save_last=True), enable_checkpointing=True)
+    shorter = DataLoader(Rows(rows=ROWS - 1), SIZE, sampler=ByLastLoss(ROWS - 1))
     with pytest.raises(ConfigurationError, match=r"the dataset must have the length that the checkpoint holds \(52\)"):
-        run(ByLastLoss(ROWS - 1), ckpt=tmp_path / "last.ckpt", max_epochs=3)
+        run(None, data=shorter, ckpt=tmp_path / "last.ckpt", max_epochs=3)
+    with pytest.raises(ConfigurationError, match=r"as many rows as the dataset of the loader \(52\), got 51"):
+        run(ByLastLoss(ROWS - 1))
 
 
 def test_a_checkpoint_without_a_sampler_starts_one_afresh(tmp_path: Path) -> None:
@@ -352,7 +355,7 @@ def test_manual_optimisation_returns_its_losses() -> None:
     sampler = ByLastLoss(ROWS)
     run(sampler, module=ByItself(tells=True))
     assert sampler.updates == 14
-    with pytest.raises(TrainingStepContractError, match="manual optimisation"):
+    with pytest.raises(TrainingStepContractError, match='ByItself.training_step must return "sample_loss" of shape'):
         run(ByLastLoss(ROWS), module=ByItself(tells=False))
     with pytest.raises(TrainingStepContractError, match="the weights of Weighted, got manual"):
         run(Weighted(ROWS), module=ByItself(tells=True))
@@ -415,3 +418,151 @@ def test_a_worker_that_dies_loses_nothing() -> None:
     data.deadly = False
     run(None, module=module, data=DataLoader(data, SIZE, sampler=sampler, num_workers=1))
     assert sampler.updates == 14
+
+
+def saves_at(folder: Path, hook: str, step: int) -> pl.Callback:
+    """A callback of the user's that saves a checkpoint."""
+
+    class Saves(pl.Callback):
+        pass
+
+    def save(self: Any, trainer: Any, *rest: Any) -> None:
+        if trainer.global_step == step:
+            trainer.save_checkpoint(folder / "mine.ckpt")
+
+    setattr(Saves, hook, save)
+    return Saves()
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_train_batch_start", "on_before_optimizer_step"])
+@pytest.mark.parametrize("step", [3, 7, 10])
+def test_checkpoints_of_other_callbacks_hold_the_place_too(hook: str, step: int, tmp_path: Path) -> None:
+    whole, journal = run(ByLastLoss(ROWS), saves_at(tmp_path, hook, step), max_epochs=3)
+    again, rest = run(ByLastLoss(ROWS), ckpt=tmp_path / "mine.ckpt", max_epochs=3)
+    assert rest.ids == journal.ids[step:]
+    assert same(weights_of(again), weights_of(whole))
+
+
+def test_an_epoch_that_is_stopped_early_is_over(tmp_path: Path) -> None:
+    keep = ModelCheckpoint(tmp_path, save_last=True, save_on_train_epoch_end=True)
+    run(ByLastLoss(ROWS), keep, enable_checkpointing=True, max_steps=10)
+    sampler = ByLastLoss(ROWS)
+    _, rest = run(sampler, ckpt=tmp_path / "last.ckpt", max_epochs=3)
+    assert len(rest.ids) % 7 == 0
+    assert rest.ids
+
+
+def test_a_loader_that_is_set_up_twice_leaves_nothing_behind() -> None:
+    module, sampler = Classifier(), ByLastLoss(ROWS)
+    data = loader(sampler)
+    done, _ = run(None, module=module, data=data, reload_dataloaders_every_n_epochs=1, max_epochs=3)
+    assert not {"training_step"} & set(vars(module))
+    assert not {"process_dataloader", "batch_to_device"} & set(vars(done.strategy))
+    assert type(data.batch_sampler) is BatchSampler
+    run(None, data=data)
+    assert sampler.updates == 21 + 14
+
+
+def test_the_learning_rate_finder_goes_before() -> None:
+    class Rated(Classifier):
+        lr = 0.02
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=self.lr)
+
+    data = loader(ByLastLoss(ROWS))
+    done = trainer()
+    module = Rated()
+    pl.tuner.Tuner(done).lr_find(module, data, num_training=5)
+    done.fit(module, data)
+    assert done.global_step == 14
+
+
+@pytest.mark.parametrize("skipped", [{0}, {1, 4}])
+@pytest.mark.parametrize("kind", [ByLastLoss, "reward"])
+def test_steps_may_skip_batches(kind: Any, skipped: set[int]) -> None:
+    class Skips(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return None if batch_idx in skipped else super().training_step(batch, batch_idx)
+
+    sampler = ByReward(ROWS) if kind == "reward" else kind(ROWS)
+    run(sampler, module=Skips(), max_epochs=1)
+    # The first look at the classes is a run of its own, with the index of the batch to come: here, one that is skipped.
+    unseen = kind == "reward" and 1 in skipped
+    assert sampler.updates == 7 - len(skipped) - unseen
+
+
+def test_a_batch_sampler_without_a_length_or_a_size() -> None:
+    class Bare:
+        __slots__ = ("rows",)
+
+        def __init__(self, rows: Any) -> None:
+            self.rows = rows
+
+        def __iter__(self) -> Any:
+            return iter(BatchSampler(self.rows, SIZE, drop_last=False))
+
+    sampler = ByLastLoss(ROWS)
+    done, journal = run(None, data=DataLoader(Rows(rows=ROWS), batch_sampler=Bare(sampler)))
+    assert done.global_step == 14
+    assert [ids for ids, _ in sampler.heard] == journal.ids
+
+
+def test_what_the_sampler_has_no_use_for_is_left_alone() -> None:
+    class Counts(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return {"loss": super().training_step(batch, batch_idx), "correct": torch.tensor(5), "reward": "none"}
+
+    sampler = ByLastLoss(ROWS)
+    run(sampler, module=Counts())
+    assert sampler.updates == 14
+    with pytest.raises(
+        TrainingStepContractError, match=r'must return "correct" of shape .*, got shape \(\) for 8 rows'
+    ):
+        run(ByReward(ROWS), module=Counts())
+
+
+@pytest.mark.parametrize("kind", ["list", "array", "tensors"])
+def test_rewards_may_come_as_lists_and_arrays(kind: str) -> None:
+    class Listed(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            reward = [[1.0, 0.0, 0.5]] * len(batch[0])
+            made = {"list": reward, "array": torch.tensor(reward).numpy(), "tensors": [torch.tensor(reward[0])] * 8}
+            return {"loss": super().training_step(batch, batch_idx), "reward": made[kind][: len(batch[0])]}
+
+    sampler = ByReward(ROWS)
+    run(sampler, module=Listed(), max_epochs=1)
+    assert sampler.heard[0] == ([1.5] * 8, [3.0] * 8)
+
+
+def test_a_sampler_is_for_training_alone() -> None:
+    sampler = ByLastLoss(ROWS)
+
+    class Validates(Classifier):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            pass
+
+    with pytest.raises(ConfigurationError, match="ByLastLoss must draw for training alone"):
+        trainer(num_sanity_val_steps=1).fit(Validates(), loader(sampler), loader(sampler))
+
+
+def test_more_workers_than_before_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(ByLastLoss(ROWS), ModelCheckpoint(tmp_path, save_last=True, every_n_train_steps=3), enable_checkpointing=True)
+    with caplog.at_level("INFO", logger="lightning_fabric.utilities.rank_zero"):
+        run(None, data=loader(ByLastLoss(ROWS), num_workers=1), ckpt=tmp_path / "last.ckpt", max_epochs=3)
+    assert "ByLastLoss goes on with workers that draw further ahead" in caplog.text
+
+
+def test_ids_of_the_batch_must_be_rows() -> None:
+    class Beyond(Rows):
+        def __getitem__(self, position: int) -> Any:
+            return (*super().__getitem__(position), position + 1)
+
+    class Three(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return super().training_step(batch[:2], batch_idx)
+
+    with pytest.raises(
+        RowIdError, match=r"The batch entry 2 must hold ids in \[0, 52\), the rows of ByLastLoss, got 52"
+    ):
+        run(None, module=Three(), data=DataLoader(Beyond(rows=ROWS), SIZE, sampler=ByLastLoss(ROWS, id_key=2)))

@@ -230,17 +230,17 @@ def test_a_state_of_another_run(key: str, value: Any, said: str) -> None:
 
 
 def test_a_sampler_that_nobody_feeds_says_so_once() -> None:
-    sampler = ByLastLoss(100)
-    list(sampler)
-    with pytest.warns(UserWarning, match="ByLastLoss has learnt nothing from 32 rows drawn"):
+    sampler = ByLastLoss(300)
+    with pytest.warns(UserWarning, match="ByLastLoss has learnt nothing from 300 rows drawn"):
         list(sampler)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         list(sampler)
-        list(Plain(100))
-        list(Plain(100))
+        list(Plain(300))
+        list(ByLastLoss(200))
 
 
 def test_a_long_first_epoch_without_news_is_enough_to_say_so() -> None:
-    with pytest.warns(UserWarning, match="has learnt nothing"):
-        list(ByLastLoss(5000))
+    rows = iter(ByLastLoss(5000))
+    with pytest.warns(UserWarning, match="has learnt nothing from 2080 rows"):
+        [next(rows) for _ in range(2100)]

@@ -206,9 +206,9 @@ def test_metrics() -> None:
 @pytest.mark.parametrize(
     ("labels", "settings", "told"),
     [
-        ([0, 1, None, 1], {}, "CategoryBandit.categories must name a category for every row, got None for row 2"),
-        (["a", "", "b", "b"], {}, "CategoryBandit.categories must name a category for every row, got '' for row 1"),
-        (torch.tensor([0.0, NAN, 1, 1]), {}, "CategoryBandit.categories must name .* got nan for row 1"),
+        ([0, 1, None, 1], {}, "CategoryBandit.categories must hold a label for every row, got None for row 2"),
+        (["a", "", "b", "b"], {}, "CategoryBandit.categories must hold a label for every row, got '' for row 1"),
+        (torch.tensor([0.0, NAN, 1, 1]), {}, "CategoryBandit.categories must hold .* got nan for row 1"),
         ([0, 1, 1], {}, "CategoryBandit.categories must hold one label for each of 4 rows, got 3"),
         (
             [0, 1, 1, 0],

@@ -170,6 +170,7 @@ def test_weights_that_were_set_are_resumed(replacement: bool) -> None:
     first = bound(Weighted(30, [1.0] * 30, replacement=replacement), 4)
     stream = batches(first, 4)
     first.arrived(next(stream))
+    first.landed()
     first.weights[:20] = 0.0
     first.weights[20:] = torch.arange(10.0)
     second = bound(Weighted(30, [1.0] * 30, replacement=replacement), 4)
