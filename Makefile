@@ -59,6 +59,9 @@ bench: $(VENV)/.demo
 	status=0; \
 	$(BIN)/python examples/benchmarks/beds.py --json $(RESULTS)/beds.json || status=1; \
 	$(BIN)/python examples/benchmarks/overhead.py --json $(RESULTS)/overhead.json || status=1; \
+	for name in draws history rlvr_bed info_batch; do \
+		$(BIN)/python examples/benchmarks/$$name.py --json $(RESULTS)/$$name.json || status=1; \
+	done; \
 	exit $$status
 
 clean:

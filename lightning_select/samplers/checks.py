@@ -8,7 +8,6 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence, Sized
 from numbers import Integral, Real
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
@@ -73,7 +72,7 @@ def labels_of(
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise ArgumentError(f"{owner}.{name} must hold one label for each of {rows} rows, got {values!r}.")
     # A list of tensors of one number is what a loop over a dataset gives.
-    values = [one.item() if hasattr(one, "item") and np.size(one) == 1 else one for one in values]
+    values = [one.item() if hasattr(one, "item") and math.prod(one.shape) == 1 else one for one in values]
     if len(values) != rows:
         raise ArgumentError(f"{owner}.{name} must hold one label for each of {rows} rows, got {len(values)}.")
     for row, one in enumerate(values):

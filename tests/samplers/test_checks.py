@@ -1,0 +1,109 @@
+"""Arguments and observations as people have them: tensors in lists, numpy numbers, labels that are missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_select.errors import ArgumentError, RowIdError
+from lightning_select.samplers.category_bandit import CategoryBandit
+from lightning_select.samplers.checks import labels_of
+from lightning_select.samplers.group_balanced import GroupBalanced
+from lightning_select.samplers.info_batch import InfoBatch
+from lightning_select.samplers.loss_proportional import LossProportional
+from lightning_select.samplers.pools import Pools
+from lightning_select.samplers.progress import Progress
+from lightning_select.samplers.weighted import Weighted
+from tests.samplers.toy import ByLastLoss
+
+LABELS = [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        LABELS,
+        tuple(LABELS),
+        torch.tensor(LABELS),
+        np.array(LABELS),
+        [torch.tensor(one) for one in LABELS],
+        [np.int64(one) for one in LABELS],
+        [torch.tensor([one]) for one in LABELS],
+    ],
+    ids=["list", "tuple", "tensor", "array", "tensors", "numbers", "tensors of one"],
+)
+def test_labels_of_every_form(labels: Any) -> None:
+    names, places = labels_of("Owner", "labels", labels, 4)
+    assert names == [0, 1, 2]
+    assert places.tolist() == LABELS
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), "", np.nan, torch.tensor(torch.nan)])
+def test_a_row_without_a_label(missing: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"GroupBalanced.groups must hold a label for every row, got .* for row 1"):
+        GroupBalanced(3, [1.0 if not isinstance(missing, str) else "a", missing, 1.0])
+
+
+@pytest.mark.parametrize("labels", [None, 5, "abc", [[1], [2], [3]], torch.zeros(3, 2)])
+def test_labels_that_are_none(labels: Any) -> None:
+    with pytest.raises(
+        ArgumentError, match=r"CategoryBandit.categories must hold (one label for each|a label for every)"
+    ):
+        CategoryBandit(3, labels)
+
+
+@pytest.mark.parametrize("ids", [[99], [-7], [5]])
+def test_ids_outside_the_dataset(ids: list[int]) -> None:
+    signals = {"loss": torch.ones(1), "reward": torch.tensor([[1.0, 0.0]])}
+    for sampler in (ByLastLoss(5), Pools(5), CategoryBandit(5, [0, 0, 1, 1, 1]), LossProportional(5)):
+        with pytest.raises(RowIdError, match=rf"{sampler.owner}.ids must be in \[0, 5\), .* got {ids[0]}"):
+            sampler.observe(torch.tensor(ids), signals)
+
+
+def test_rewards_that_are_not_counted_may_be_anything() -> None:
+    rewards = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
+    one, two = (CategoryBandit(3, [0, 1, 1], alpha=1.0) for _ in range(2))
+    one.observe(torch.arange(3), {"reward": rewards})
+    two.observe(torch.arange(3), {"reward": 2 * rewards - 1})
+    torch.testing.assert_close(one.values, two.values, rtol=1e-6, atol=1e-6)
+
+
+def test_observations_as_lists_and_arrays() -> None:
+    sampler = ByLastLoss(4)
+    sampler.observe(torch.tensor([0, 1]), {"loss": np.array([1.0, 2.0]), "other": [1, 2]})  # type: ignore[dict-item]
+    assert sampler.last.tolist() == [1.0, 2.0, 1.0, 1.0]
+    with pytest.raises(
+        ArgumentError, match=r"ByLastLoss.observe must get one line of loss per id \(2\), got shape \(3,\)"
+    ):
+        sampler.observe(torch.tensor([0, 1]), {"loss": torch.ones(3)})
+
+
+def test_numbers_of_numpy() -> None:
+    sampler = LossProportional(10, alpha=float(np.float32(0.5)), num_samples=int(np.int64(7)), seed=int(np.int64(1)))
+    assert len(sampler) == 7
+    assert ByLastLoss(10, num_samples=np.int64(7), seed=np.int64(3)).seed == 3
+
+
+def test_the_last_share_is_full_where_steps_run_out_before_epochs() -> None:
+    sampler = InfoBatch(16, mode="shrinking", full_last=0.25)
+    losses = torch.cat([torch.zeros(12), torch.ones(4)])
+    sampler.observe(torch.arange(16), {"loss": losses})
+    sampler.progress = Progress(step=10, total_steps=20, max_epochs=100)
+    sampler.end_epoch()
+    assert len(sampler) < 16
+    sampler.progress = Progress(step=15, total_steps=20, max_epochs=100)
+    sampler.end_epoch()
+    assert len(sampler) == 16
+
+
+def test_weights_can_be_gone_through() -> None:
+    assert list(Weighted(3, [1, 2, 3]).weights) == [1.0, 2.0, 3.0]
+    for wrong in (None, "abc", {}, object()):
+        with pytest.raises(ArgumentError, match="Weighted.weights must be numbers"):
+            Weighted(3, wrong)  # type: ignore[arg-type]
+    sampler = Weighted(3, [1, 2, 3])
+    with pytest.raises(RowIdError, match="Weighted.weights must be read and set by ids of rows"):
+        sampler.weights["a"]  # type: ignore[index]
