@@ -39,7 +39,7 @@ from lightning_select.compat import STANDARD_GAMMA
 from lightning_select.errors import ArgumentError
 from lightning_select.history import SampleHistory
 from lightning_select.samplers.base import OnlineSampler
-from lightning_select.samplers.checks import between, whole
+from lightning_select.samplers.checks import between, several, whole
 from lightning_select.samplers.drawn import Drawn
 from lightning_select.samplers.picks import best, in_proportion, some
 from lightning_select.samplers.tries import tries
@@ -238,9 +238,7 @@ class BetaPosterior(OnlineSampler):
 
 
 def _checked_prior(owner: str, prior: Any, initial: float, thompson: bool) -> tuple[float, float]:
-    if isinstance(prior, str) or len(prior) != 2:
-        raise ArgumentError(f"{owner}.prior must be two numbers, of successes and of failures, got {prior!r}.")
-    first, second = (between(owner, "prior", one, 0.0, math.inf) for one in prior)
+    first, second = (between(owner, "prior", one, 0.0, math.inf) for one in several(owner, "prior", prior, 2))
     if min(first, second) <= 0 and (thompson or not initial):
         raise ArgumentError(
             f"{owner}.prior must be positive, unless draw is mean and initial is positive, got {tuple(prior)}."

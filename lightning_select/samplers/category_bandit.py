@@ -30,7 +30,7 @@ from torch import Tensor
 
 from lightning_select.errors import ArgumentError
 from lightning_select.samplers.base import OnlineSampler
-from lightning_select.samplers.checks import between, labels_of
+from lightning_select.samplers.checks import between, labels_of, switch
 from lightning_select.samplers.drawn import Drawn
 from lightning_select.samplers.queues import GroupQueues
 from lightning_select.samplers.race import repeated
@@ -118,7 +118,7 @@ class CategoryBandit(OnlineSampler):
         ):
             if value not in known:
                 raise ArgumentError(f"{self.owner}.{name} must be one of {', '.join(known)}, got {value!r}.")
-        self.absent, self.signal, self.normalise = absent, signal, normalise
+        self.absent, self.signal, self.normalise = absent, signal, switch(self.owner, "normalise", normalise)
         self.names, self._labels = labels_of(self.owner, "categories", categories, self.rows)
         self.queues = GroupQueues(self._labels, len(self.names), seed)
         self.values = torch.zeros(len(self.names), dtype=torch.float64)

@@ -17,7 +17,18 @@ from lightning_select.samplers.success import with_success
 from lightning_select.schedule import Anneal
 from lightning_select.types import Int
 
-__all__ = ["between", "check_identity", "check_ids", "checked_signals", "labels_of", "length_of", "warn_unfed", "whole"]
+__all__ = [
+    "between",
+    "check_identity",
+    "check_ids",
+    "checked_signals",
+    "labels_of",
+    "length_of",
+    "several",
+    "switch",
+    "warn_unfed",
+    "whole",
+]
 
 _SAME = {
     "sampler": "the sampler must be of the kind",
@@ -32,6 +43,20 @@ def whole(owner: str, name: str, value: Any, least: int | None = None) -> int:
         rule = "a whole number" if least is None else f"a whole number, at least {least}"
         raise ArgumentError(f"{owner}.{name} must be {rule}, got {value!r}.")
     return int(value)
+
+
+def switch(owner: str, name: str, value: Any) -> bool:
+    """True or False, and nothing that only stands for them."""
+    if not isinstance(value, bool):
+        raise ArgumentError(f"{owner}.{name} must be True or False, got {value!r}.")
+    return value
+
+
+def several(owner: str, name: str, values: Any, length: int) -> list[Any]:
+    """So many numbers, in a list of their own."""
+    if isinstance(values, str) or not isinstance(values, Sequence) or len(values) != length:
+        raise ArgumentError(f"{owner}.{name} must be {length} numbers, got {values!r}.")
+    return list(values)
 
 
 def between(owner: str, name: str, value: Any, low: int | float, high: int | float, *, anneal: bool = False) -> Any:

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from lightning_select.history import SampleHistory
 from lightning_select.samplers.base import OnlineSampler
-from lightning_select.samplers.checks import between
+from lightning_select.samplers.checks import between, switch
 from lightning_select.samplers.draw import WeightedDraw
 from lightning_select.samplers.drawn import Drawn
 from lightning_select.schedule import Anneal
@@ -108,7 +108,7 @@ class LossProportional(OnlineSampler):
         self.floor = between(self.owner, "floor", floor, 0.0, 1e6)
         self.decay = between(self.owner, "decay", decay, 0.0, 0.9999)
         self.beta = None if beta is None else between(self.owner, "beta", beta, 0.0, 1.0, anneal=True)
-        self.replacement = replacement
+        self.replacement = switch(self.owner, "replacement", replacement)
         self._history = SampleHistory(self.rows, decay=self.decay, device=self.device)
         # One row more than there are: what is not to be changed is led there.
         self._known = WeightedDraw(self.rows + 1, fill=ABSENT, device=self.device)

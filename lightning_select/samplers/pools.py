@@ -32,7 +32,7 @@ from lightning_select.history import SampleHistory
 from lightning_select.samplers.balanced_difficulty import LEAST, MOST
 from lightning_select.samplers.base import OnlineSampler
 from lightning_select.samplers.beta_posterior import beta_posterior
-from lightning_select.samplers.checks import between
+from lightning_select.samplers.checks import between, several
 from lightning_select.samplers.draw import WeightedDraw
 from lightning_select.samplers.drawn import Drawn
 from lightning_select.samplers.race import repeated
@@ -111,8 +111,7 @@ class Pools(OnlineSampler):
         super().__init__(dataset, num_samples=num_samples, seed=seed, id_key=id_key, lag=lag)
         owner = self.owner
         for name, value, length in (("thresholds", thresholds, 2), ("weights", weights, 3)):
-            if isinstance(value, str) or len(value) != length:
-                raise ArgumentError(f"{owner}.{name} must be {length} numbers, got {value!r}.")
+            several(owner, name, value, length)
         first, second = (between(owner, "thresholds", one, 0.0, 1.0) for one in thresholds)
         if first >= second:
             raise ArgumentError(f"{owner}.thresholds must rise, got {tuple(thresholds)}.")

@@ -178,7 +178,11 @@ class Quota(OnlineSampler):
 
 
 def _checked_rates(owner: str, pass_rates: Any, rows: int) -> Float[Tensor, "rows"]:
-    rates = torch.as_tensor(pass_rates, dtype=torch.float64).detach().cpu()
+    try:
+        rates = torch.as_tensor(pass_rates, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        got = type(pass_rates).__name__
+        raise ArgumentError(f"{owner}.pass_rates must hold one rate for each of {rows} rows, got {got}.") from error
     if rates.shape != (rows,):
         raise ArgumentError(f"{owner}.pass_rates must hold one rate for each of {rows} rows, got {tuple(rates.shape)}.")
     wrong = ~((rates >= 0) & (rates <= 1))

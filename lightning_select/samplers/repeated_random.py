@@ -24,7 +24,7 @@ from torch import Tensor
 
 from lightning_select.errors import ArgumentError
 from lightning_select.samplers.base import OnlineSampler
-from lightning_select.samplers.checks import between
+from lightning_select.samplers.checks import between, switch
 from lightning_select.samplers.drawn import Drawn
 from lightning_select.seeding import generator_at
 from lightning_select.types import Int
@@ -82,7 +82,8 @@ class RepeatedRandom(OnlineSampler):
         lag: int = 0,
     ) -> None:
         super().__init__(dataset, num_samples=num_samples, seed=seed, id_key=id_key, lag=lag)
-        self.fraction, self.replacement = between(self.owner, "fraction", fraction, 0.0, 1.0), replacement
+        self.fraction = between(self.owner, "fraction", fraction, 0.0, 1.0)
+        self.replacement = switch(self.owner, "replacement", replacement)
         self._size = max(1, round(fraction * self.rows)) if num_samples is None else num_samples
         if self._size > self.rows:
             raise ArgumentError(f"{self.owner}.num_samples must be at most {self.rows}, all rows, got {num_samples}.")

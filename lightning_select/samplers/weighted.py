@@ -26,6 +26,7 @@ from torch import Tensor
 
 from lightning_select.errors import ArgumentError
 from lightning_select.samplers.base import OnlineSampler
+from lightning_select.samplers.checks import switch
 from lightning_select.samplers.draw import WeightedDraw
 from lightning_select.samplers.drawn import Drawn
 from lightning_select.samplers.row_weights import RowWeights, Values, checked_weights
@@ -89,7 +90,7 @@ class Weighted(OnlineSampler):
         positive = int((values > 0).sum())
         if positive == 0:
             raise ArgumentError(f"{self.owner}.weights must hold a positive weight, got zeros only.")
-        self.replacement = replacement
+        self.replacement = switch(self.owner, "replacement", replacement)
         self._size = num_samples or (self.rows if replacement else positive)
         if not replacement and self._size > positive:
             raise ArgumentError(

@@ -364,7 +364,7 @@ def test_metrics() -> None:
         ({"floor": -1.0}, "BetaPosterior.floor must be a finite number at least 0, got -1.0"),
         ({"keep": 1.5}, r"BetaPosterior.keep must be a finite number in \[0, 1\], got 1.5"),
         ({"forget": -0.1}, "BetaPosterior.forget must be a finite number"),
-        ({"prior": (1.0,)}, "BetaPosterior.prior must be two numbers"),
+        ({"prior": (1.0,)}, "BetaPosterior.prior must be 2 numbers"),
         ({"prior": (0.0, 1.0)}, "BetaPosterior.prior must be positive, unless draw is mean"),
         ({"prior": (0.0, 1.0), "draw": "mean"}, "BetaPosterior.prior must be positive, unless draw is mean"),
         ({"initial": math.nan}, "BetaPosterior.initial must be a finite number at least 0, got nan"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lightning_select.errors import ArgumentError, RowIdError
+from lightning_select.samplers.beta_posterior import BetaPosterior
 from lightning_select.samplers.category_bandit import CategoryBandit
 from lightning_select.samplers.checks import labels_of
 from lightning_select.samplers.group_balanced import GroupBalanced
@@ -16,6 +17,8 @@ from lightning_select.samplers.info_batch import InfoBatch
 from lightning_select.samplers.loss_proportional import LossProportional
 from lightning_select.samplers.pools import Pools
 from lightning_select.samplers.progress import Progress
+from lightning_select.samplers.quota import Quota
+from lightning_select.samplers.repeated_random import RepeatedRandom
 from lightning_select.samplers.weighted import Weighted
 from tests.samplers.toy import ByLastLoss
 
@@ -107,3 +110,20 @@ def test_weights_can_be_gone_through() -> None:
     sampler = Weighted(3, [1, 2, 3])
     with pytest.raises(RowIdError, match="Weighted.weights must be read and set by ids of rows"):
         sampler.weights["a"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: BetaPosterior(5, prior=1.0), "BetaPosterior.prior must be 2 numbers, got 1.0"),
+        (lambda: Pools(5, thresholds=0.5), "Pools.thresholds must be 2 numbers, got 0.5"),
+        (lambda: Quota(5, None), "Quota.pass_rates must hold one rate for each of 5 rows, got NoneType"),
+        (lambda: Weighted(2, [1, 1], replacement="no"), "Weighted.replacement must be True or False, got 'no'"),
+        (lambda: LossProportional(5, replacement=0), "LossProportional.replacement must be True or False, got 0"),
+        (lambda: CategoryBandit(2, [0, 1], normalise="no"), "CategoryBandit.normalise must be True or False, got 'no'"),
+        (lambda: RepeatedRandom(5, replacement=None), "RepeatedRandom.replacement must be True or False, got None"),
+    ],
+)
+def test_arguments_of_a_wrong_kind(make: Any, told: str) -> None:
+    with pytest.raises(ArgumentError, match=told):
+        make()
