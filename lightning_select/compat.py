@@ -14,17 +14,20 @@ import torch
 from lightning_utilities.core import rank_zero
 
 if TYPE_CHECKING:
+    from lightning.fabric.utilities.data import sized_len
     from lightning.pytorch import Callback
     from lightning.pytorch.loggers.logger import DummyLogger
     from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 else:
     try:
+        from lightning.fabric.utilities.data import sized_len
         from lightning.pytorch import Callback
         from lightning.pytorch.loggers.logger import DummyLogger
         from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
     except ImportError:  # only the older namespace is installed
         from pytorch_lightning import Callback
         from pytorch_lightning.loggers.logger import DummyLogger
+        from pytorch_lightning.utilities.data import sized_len
         from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 __all__ = [
@@ -42,6 +45,7 @@ __all__ = [
     "quiet_trainer",
     "rank_zero_info",
     "rank_zero_warn",
+    "sized_len",
     "train_source",
 ]
 
@@ -126,11 +130,8 @@ def planned_steps(trainer: Any, loader: Any) -> int | None:
     ``trainer.estimated_stepping_batches`` says so too, but cannot be asked while the loader is being set up.
     """
     limits = [trainer.max_steps] if trainer.max_steps is not None and trainer.max_steps >= 0 else []
-    try:
-        batches = len(loader)
-    except (TypeError, NotImplementedError):  # a batch sampler without a length
-        return min(limits, default=None)
-    if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+    batches = sized_len(loader)
+    if batches is not None and trainer.max_epochs is not None and trainer.max_epochs >= 0:
         limit = trainer.limit_train_batches
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
         limits.append(math.ceil(batches / trainer.accumulate_grad_batches) * trainer.max_epochs)

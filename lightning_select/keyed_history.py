@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from lightning_select.errors import ArgumentError, ConfigurationError, RowIdError
+from lightning_select.errors import ArgumentError, ConfigurationError
 from lightning_select.history import SampleHistory
 from lightning_select.types import Float, Int, Num, Shaped, Tensor
-from lightning_select.visits import check_call, visits
+from lightning_select.visits import check_call, check_whole, visits
 
 __all__ = ["KeyedHistory"]
 
@@ -173,8 +173,5 @@ class KeyedHistory:
 
 
 def _listed(keys: Tensor) -> list[int]:
-    if keys.dim() != 1 or keys.dtype == torch.bool or keys.is_floating_point() or keys.is_complex():
-        raise RowIdError(
-            f"KeyedHistory.keys must be a list of whole numbers, got {keys.dtype} of shape {tuple(keys.shape)}."
-        )
+    check_whole("KeyedHistory.keys", keys)
     return keys.tolist()

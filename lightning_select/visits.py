@@ -14,7 +14,7 @@ import torch
 from lightning_select.errors import ArgumentError, RowIdError
 from lightning_select.types import Int, Shaped, Tensor
 
-__all__ = ["Visits", "check_call", "fitting", "place", "visits"]
+__all__ = ["Visits", "check_call", "check_whole", "fitting", "place", "visits"]
 
 _SUMMED = ("successes", "failures")
 _AT_MOST = {"successes": float("inf"), "failures": float("inf"), "keep": 1.0}
@@ -71,10 +71,7 @@ def place(ids: Int[Tensor, "k"], *, rows: int, device: torch.device, look: bool)
     Raises:
         RowIdError: Ids are not whole numbers, or outside the dataset.
     """
-    if ids.dim() != 1 or ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex():
-        raise RowIdError(
-            f"SampleHistory.ids must be a list of whole numbers, got {ids.dtype} of shape {tuple(ids.shape)}."
-        )
+    check_whole("SampleHistory.ids", ids)
     ids = ids.to(device, torch.int64, non_blocking=device.type != "cpu")
     if look and ids.shape[0] > 0:
         listed = ids.tolist()
@@ -84,6 +81,16 @@ def place(ids: Int[Tensor, "k"], *, rows: int, device: torch.device, look: bool)
         if low >= 0:
             return ids
     return torch.where((ids >= 0) & (ids < rows), ids, rows)
+
+
+def check_whole(name: str, ids: Tensor) -> None:
+    """Ids, or keys, are a list of whole numbers.
+
+    Raises:
+        RowIdError: They are not.
+    """
+    if ids.dim() != 1 or ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex():
+        raise RowIdError(f"{name} must be a list of whole numbers, got {ids.dtype} of shape {tuple(ids.shape)}.")
 
 
 def check_call(step: int, signals: Mapping[str, Tensor], keep: Tensor | float, columns: Collection[str]) -> None:

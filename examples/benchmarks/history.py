@@ -130,29 +130,11 @@ def added_waits(data: InMemory, steps: int = 6) -> float:
         watch = Watch(sampler)
         torch.manual_seed(0)
         loader = DataLoader(data, ROWS, sampler=sampler, collate_fn=lambda batch: batch, drop_last=True)
-        # The watch starts first and stops last: hooks run in the order of the callbacks.
-        first, last = Ends(watch.on_train_batch_start), Ends(None, watch.on_train_batch_end)
-        trainer = without_attached(Trainer(**QUIET, max_steps=steps, callbacks=[first, SamplerFeedback(), last]))
+        # The feedback goes before all other callbacks, so the watch stops after it.
+        trainer = without_attached(Trainer(**QUIET, max_steps=steps, callbacks=[SamplerFeedback(), watch]))
         trainer.fit(Classifier(64), loader)
         counts.append(watch.waits.count)
     return (counts[1] - counts[0]) / (steps - 2)
-
-
-class Ends(Callback):
-    """Calls one function at the start of a step, or one at its end."""
-
-    def __init__(self, start: Callable[..., None] | None = None, end: Callable[..., None] | None = None) -> None:
-        self.start, self.end = start, end
-
-    def on_train_batch_start(self, *args: Any) -> None:
-        """The start."""
-        if self.start is not None:
-            self.start(*args)
-
-    def on_train_batch_end(self, *args: Any) -> None:
-        """The end."""
-        if self.end is not None:
-            self.end(*args)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -37,7 +37,7 @@ def returned_signals(
     needs, found = sampler.needs, {}
     if "loss" in needs and heard is not None and heard.loss is not None:
         found["loss"] = _checked(sampler, module, "loss", heard.loss, ids)  # before any weights
-    wanted = {"loss"} - found.keys() & needs | ({"reward"} & needs) | (set(SOURCES) if "success" in needs else set())
+    wanted = (needs & {"loss", "reward"}) - found.keys() | (set(SOURCES) if "success" in needs else set())
     entries = output if isinstance(output, Mapping) else {}
     for name in sorted(wanted):
         if entries.get(_ENTRIES[name]) is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_select.callbacks.wrap import Wrap
-from lightning_select.compat import train_source
+from lightning_select.compat import sized_len, train_source
 from lightning_select.device_loader import DeviceLoader
 from lightning_select.errors import ConfigurationError
 from lightning_select.samplers.base import OnlineSampler
@@ -43,9 +43,10 @@ def find_sampler(loader: Any, depth: int = _DEPTH) -> OnlineSampler | None:
         return None
     slots = [name for kind in type(loader).__mro__ for name in getattr(kind, "__slots__", ())]
     parts = {**{name: getattr(loader, name, None) for name in slots}, **getattr(loader, "__dict__", {})}
-    near = [parts[name] for name in ("sampler", "batch_sampler", "inner") if name in parts]
-    if depth < _DEPTH:  # of the loader only its samplers, of a batch sampler whatever it holds
-        near += [part for part in parts.values() if hasattr(part, "__iter__")]
+    if depth == _DEPTH:  # of the loader only its samplers, of a batch sampler whatever it holds
+        near = [parts[name] for name in ("sampler", "batch_sampler") if name in parts]
+    else:
+        near = [part for part in parts.values() if hasattr(part, "__iter__")]
     return next((found for part in near if (found := find_sampler(part, depth - 1)) is not None), None)
 
 
@@ -86,7 +87,7 @@ def check_loader(trainer: Any, loader: Any, sampler: OnlineSampler, other: Onlin
     Raises:
         ConfigurationError: It does not.
     """
-    owner, rows = sampler.owner, _dataset_rows(loader)
+    owner, rows = sampler.owner, sized_len(getattr(loader, "dataset", None))
     if not trainer.training:
         raise ConfigurationError(
             f"{owner} must draw for training alone, got a loader for validation too. Leave it out."
@@ -108,13 +109,6 @@ def check_loader(trainer: Any, loader: Any, sampler: OnlineSampler, other: Onlin
         f"length, got {trainer.reload_dataloaders_every_n_epochs}. Otherwise Lightning would skip validation in the "
         "shorter ones. Or take the mode with a constant length."
     )
-
-
-def _dataset_rows(loader: Any) -> int | None:
-    try:
-        return len(loader.dataset)
-    except (AttributeError, TypeError):
-        return None
 
 
 def keep_sampler(trainer: Any) -> Callable[[], None]:

@@ -175,7 +175,8 @@ class SamplerFeedback(SelectionCallback):
             return
         check_loader(trainer, loader, found, self.sampler)
         previous, self.sampler = self.sampler, found
-        found.bind(batch_rows(loader), draws_ahead(loader), trainer.strategy.root_device)
+        self._steady = (rows := batch_rows(loader)) > 0
+        found.bind(rows, draws_ahead(loader), trainer.strategy.root_device)
         if previous is None:
             found.progress = Progress()
             found.restart(trainer.current_epoch)
@@ -188,7 +189,6 @@ class SamplerFeedback(SelectionCallback):
         if found.needs:
             self.interception.want_ids(found.id_key)
         self.interception.follow(loader, found)
-        self._steady = batch_rows(loader) > 0
         self._undo.append(keep_state(loader))
 
     def _restore(self, sampler: OnlineSampler) -> None:

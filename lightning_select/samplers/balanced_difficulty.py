@@ -34,6 +34,7 @@ from lightning_select.samplers.beta_posterior import beta_posterior
 from lightning_select.samplers.checks import between
 from lightning_select.samplers.draw import WeightedDraw
 from lightning_select.samplers.drawn import Drawn
+from lightning_select.samplers.picks import in_parts
 from lightning_select.samplers.tries import tries
 from lightning_select.types import Float, Int
 
@@ -117,8 +118,8 @@ class BalancedDifficulty(OnlineSampler):
 
     def draw(self, count: int, generator: torch.Generator) -> Drawn:
         """Rows in proportion to their weights."""
-        sizes = [self.rows] * (count // self.rows) + [count % self.rows] * (count % self.rows > 0)
-        return Drawn(torch.cat([self.weights.draw(size, generator, replacement=False) for size in sizes]))
+        parts = in_parts(count, self.rows)
+        return Drawn(torch.cat([self.weights.draw(part, generator, replacement=False) for part in parts]))
 
     def learn(self, ids: Int[Tensor, "rows"], signals: Mapping[str, Tensor]) -> None:
         """Take the attempts into the rates, and the rates into the weights."""

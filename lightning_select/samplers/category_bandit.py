@@ -32,8 +32,8 @@ from lightning_select.errors import ArgumentError
 from lightning_select.samplers.base import OnlineSampler
 from lightning_select.samplers.checks import between, labels_of, switch
 from lightning_select.samplers.drawn import Drawn
+from lightning_select.samplers.picks import places
 from lightning_select.samplers.queues import GroupQueues
-from lightning_select.samplers.race import repeated
 from lightning_select.schedule import Anneal
 from lightning_select.types import Float, Int, Num
 
@@ -136,7 +136,7 @@ class CategoryBandit(OnlineSampler):
 
     def draw(self, count: int, generator: torch.Generator) -> Drawn:
         """A category for each row, and the next rows of these categories."""
-        return Drawn(self.queues.take(repeated(_alone, self.probabilities, count, generator)))
+        return Drawn(self.queues.take(places(self.probabilities, count, generator)))
 
     def learn(self, ids: Int[Tensor, "rows"], signals: Mapping[str, Tensor]) -> None:
         """Move the values of the categories in the batch towards what their rows gave."""
@@ -189,8 +189,3 @@ class CategoryBandit(OnlineSampler):
         # Accumulated in the order of the rows, the same on every device and rank.
         sums = table.new_zeros(count + 1, 2).index_put_((where,), table, accumulate=True)[:count]
         return sums[:, 0] / sums[:, 1]
-
-
-def _alone(blocks: Int[Tensor, "k"]) -> Float[Tensor, "k 1"]:
-    """Each category is a block of one."""
-    return torch.ones(len(blocks), 1, dtype=torch.float64, device=blocks.device)

@@ -16,6 +16,7 @@ from lightning_select.errors import ArgumentError, ConfigurationError, RowIdErro
 from lightning_select.samplers.success import with_success
 from lightning_select.schedule import Anneal
 from lightning_select.types import Int
+from lightning_select.visits import check_whole
 
 __all__ = [
     "between",
@@ -117,8 +118,7 @@ def check_ids(owner: str, ids: Any, rows: int | None) -> Int[Tensor, "rows"]:
         RowIdError: They are no whole numbers, or one is outside the dataset.
     """
     ids = ids if isinstance(ids, Tensor) else torch.as_tensor(ids)
-    if ids.dim() != 1 or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
-        raise RowIdError(f"{owner}.ids must be a list of whole numbers, got {ids.dtype} of shape {tuple(ids.shape)}.")
+    check_whole(f"{owner}.ids", ids)
     if rows is not None and ids.device.type == "cpu" and ids.shape[0]:
         listed = ids.tolist()
         low, high = min(listed), max(listed)

@@ -33,6 +33,7 @@ from lightning_select.samplers.base import OnlineSampler
 from lightning_select.samplers.checks import between, switch
 from lightning_select.samplers.draw import WeightedDraw
 from lightning_select.samplers.drawn import Drawn
+from lightning_select.samplers.picks import effective_share, in_parts
 from lightning_select.schedule import Anneal
 from lightning_select.types import Float, Int
 
@@ -129,8 +130,7 @@ class LossProportional(OnlineSampler):
         if self.replacement:
             ids = self._draw_repeated(count, generator)
         else:
-            parts = [min(self.rows, count - done) for done in range(0, count, self.rows)]
-            ids = torch.cat([self._draw_different(part, generator) for part in parts])
+            ids = torch.cat([self._draw_different(part, generator) for part in in_parts(count, self.rows)])
         if self.beta is None:
             return Drawn(ids)
         return Drawn(ids, importance(self._chances(ids), self.rows, beta=self.resolve(self.beta)))
@@ -181,7 +181,7 @@ class LossProportional(OnlineSampler):
             "seen": seen.float().mean(),
             "negative": (means < 0).sum() / seen.sum().clamp(min=1),
             "loss": torch.where(seen, means, 0.0).sum() / seen.sum().clamp(min=1),
-            "effective": weights.sum() ** 2 / (weights**2).sum() / self.rows,
+            "effective": effective_share(weights),
         }
 
     def _alpha(self) -> float:

@@ -1,4 +1,7 @@
-"""Picks among candidates: any, the best, or in proportion to a score. No row comes twice, and nothing waits."""
+"""What samplers share about draws: picks among candidates, draws in parts, and what weights are worth.
+
+Nothing here waits for a device.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ import math
 import torch
 from torch import Tensor
 
-from lightning_select.samplers.race import race
+from lightning_select.samplers.race import race, repeated
 from lightning_select.types import Float, Int
 
-__all__ = ["best", "in_proportion", "some"]
+__all__ = ["best", "effective_share", "in_parts", "in_proportion", "places", "some"]
 
 
 def some(rows: int, count: int, generator: torch.Generator) -> Int[Tensor, "count"]:
@@ -35,3 +38,23 @@ def in_proportion(scores: Float[Tensor, "rows"], count: int, generator: torch.Ge
     noise = torch.rand(scores.shape, generator=generator, dtype=torch.float64, device=scores.device)
     waits = noise.clamp_min(torch.finfo(torch.float64).tiny).log().neg()
     return (waits / scores.clamp_min(1e-290)).topk(count, largest=False).indices
+
+
+def places(weights: Float[Tensor, "few"], count: int, generator: torch.Generator) -> Int[Tensor, "count"]:
+    """Places drawn independently, and so more than once, in proportion to a few weights."""
+    return repeated(_alone, weights, count, generator)
+
+
+def in_parts(count: int, rows: int) -> list[int]:
+    """``count`` in parts of at most ``rows``: in each part every row can be another one."""
+    return [min(rows, count - done) for done in range(0, count, rows)]
+
+
+def effective_share(weights: Float[Tensor, "rows"]) -> Float[Tensor, ""]:
+    """Share of the rows that equal weights would have to be spread over to vary as little as draws by these."""
+    return weights.sum() ** 2 / (weights**2).sum() / len(weights)
+
+
+def _alone(blocks: Int[Tensor, "k"]) -> Float[Tensor, "k 1"]:
+    """Each place is a block of one."""
+    return torch.ones(len(blocks), 1, dtype=torch.float64, device=blocks.device)

@@ -35,7 +35,7 @@ from lightning_select.samplers.beta_posterior import beta_posterior
 from lightning_select.samplers.checks import between, several
 from lightning_select.samplers.draw import WeightedDraw
 from lightning_select.samplers.drawn import Drawn
-from lightning_select.samplers.race import repeated
+from lightning_select.samplers.picks import places
 from lightning_select.samplers.tries import tries
 from lightning_select.types import Float, Int
 
@@ -139,7 +139,7 @@ class Pools(OnlineSampler):
     def draw(self, count: int, generator: torch.Generator) -> Drawn:
         """A pool for each row by the shares, and any row of that pool."""
         shares = pool_shares(self.sizes, self._weights, self.max_hard, self.max_easy)
-        chosen = repeated(_alone, shares, count, generator)
+        chosen = places(shares, count, generator)
         offers = torch.stack([pool.draw(count, generator) for pool in self._pools])
         return Drawn(offers.gather(0, chosen.unsqueeze(0)).squeeze(0))
 
@@ -176,8 +176,3 @@ class Pools(OnlineSampler):
         shares = pool_shares(sizes, self._weights, self.max_hard, self.max_easy)
         found: dict[str, float | Tensor] = {name: sizes[place] for place, name in enumerate(NAMES)}
         return found | {f"share_{name}": shares[place] for place, name in enumerate(NAMES)}
-
-
-def _alone(blocks: Int[Tensor, "k"]) -> Float[Tensor, "k 1"]:
-    """Each pool is a block of one."""
-    return torch.ones(len(blocks), 1, dtype=torch.float64, device=blocks.device)

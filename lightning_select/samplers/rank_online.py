@@ -31,6 +31,7 @@ from lightning_select.samplers.base import OnlineSampler
 from lightning_select.samplers.checks import between, whole
 from lightning_select.samplers.draw import WeightedDraw
 from lightning_select.samplers.drawn import Drawn
+from lightning_select.samplers.picks import effective_share, in_parts
 from lightning_select.schedule import Anneal
 from lightning_select.seeding import generator_at
 from lightning_select.types import Float, Int
@@ -114,7 +115,7 @@ class RankOnline(OnlineSampler):
             there = torch.zeros(self.rows, dtype=torch.bool, device=self.device).index_fill_(0, first, True)
             last = there.index_select(0, distinct).byte().argsort(stable=True)
             first = torch.cat([first, distinct.index_select(0, last[: min(missing, self.rows - len(first))])])
-        parts = [min(self.rows, count - done) for done in range(len(first), count, self.rows)]
+        parts = in_parts(count - len(first), self.rows)
         return Drawn(torch.cat([first, *(self._draw_different(part, generator) for part in parts)]))
 
     def learn(self, ids: Int[Tensor, "rows"], signals: Mapping[str, Tensor]) -> None:
@@ -146,7 +147,7 @@ class RankOnline(OnlineSampler):
         return {
             "seen": seen.float().mean(),
             "loss": torch.where(seen, losses, 0.0).sum() / seen.sum().clamp(min=1),
-            "effective": weights.sum() ** 2 / (weights**2).sum() / self.rows,
+            "effective": effective_share(weights),
         }
 
     def _first_pass(self, count: int) -> Int[Tensor, "count"]:

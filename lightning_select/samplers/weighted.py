@@ -29,6 +29,7 @@ from lightning_select.samplers.base import OnlineSampler
 from lightning_select.samplers.checks import switch
 from lightning_select.samplers.draw import WeightedDraw
 from lightning_select.samplers.drawn import Drawn
+from lightning_select.samplers.picks import effective_share
 from lightning_select.samplers.row_weights import RowWeights, Values, checked_weights
 from lightning_select.types import Float, Int
 
@@ -156,7 +157,7 @@ class Weighted(OnlineSampler):
         weights = self._all.weights.double()
         told: dict[str, float | Tensor] = {
             "positive": (weights > 0).double().mean(),
-            "effective": weights.sum() ** 2 / (weights**2).sum() / self.rows,
+            "effective": effective_share(weights),
         }
         return told if self.replacement else told | {"left": (self._left.weights > 0).double().mean()}
 
