@@ -45,8 +45,10 @@ class Selection:
             made it draws with replacement.
         weight: Weight of each kept row, or ``None`` where every row counts the same.
         state: What the selector wants to find again at its next call.
+        metrics: Numbers to log, by name.
     """
 
     index: Int[Tensor, "kept"]
     weight: Float[Tensor, "kept"] | None = None
     state: State = field(default_factory=dict)
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)

@@ -27,7 +27,7 @@ ALLOWED = {  # what each layer may import from outside, beside the standard libr
     "graphs": {"torch_geometric"},
     "types": {"jaxtyping"},
     "hydra_plugin": {"hydra"},
-    "app": {"lightning", "hydra", "omegaconf", "torchmetrics", "sklearn", "matplotlib", "tqdm"},
+    "app": {"lightning", "hydra", "omegaconf", "torchmetrics", "sklearn", "matplotlib", "tqdm", "transformers", "peft"},
 }
 STANDARD = {"torch", "numpy", "lightning_select"}
 

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from lightning_select import distributed
 from lightning_select.batch import take_rows
+from lightning_select.callbacks.advice import on_a_fresh_model, on_sizes
 from lightning_select.callbacks.base import SelectionCallback
 from lightning_select.callbacks.choice import checked_scores, checked_selection, name_of
 from lightning_select.callbacks.keep import check_keep, kept_count
 from lightning_select.callbacks.metrics import selection_metrics
-from lightning_select.callbacks.reference_check import check_reference
+from lightning_select.callbacks.reference_check import check_reference, known_losses
 from lightning_select.callbacks.stopwatch import Stopwatch
 from lightning_select.compat import next_batch_index
 from lightning_select.errors import ArgumentError, ConfigurationError
@@ -54,13 +55,17 @@ class BatchSelection(SelectionCallback):
             instead of evaluation mode. For modules that cannot compute a loss in evaluation mode.
         id_key: Entry of the batch that holds row ids (a key, or a position in a list); ``None`` takes them from the
             loader's sampler, where a score needs them.
+        head: Name of the submodule that is the output head, for scores and selectors that use it; ``None`` looks for
+            the linear layer that makes the logits.
         seed: Seed of selectors that draw. Draws are a function of (seed, step, rank).
 
     Raises:
         ArgumentError: A value is out of range.
 
     Logs, on the logger's cadence: ``active``, ``kept_share``, ``score_kept``, ``score_dropped``, ``not_finite`` (rows
-    that could not be scored), ``scoring_seconds``, and ``weight_entropy``, ``weight_max`` for selectors with weights.
+    that could not be scored), ``scoring_seconds``; ``weight_entropy``, ``weight_max`` for selectors with weights;
+    ``length_kept``, ``length_dropped`` (counted tokens per row) where rows have tokens; and what the selector adds
+    (`Diverse`: ``memory_fill``, ``novelty_kept``).
 
     Example::
 
@@ -77,6 +82,7 @@ class BatchSelection(SelectionCallback):
         name: str | None = None,
         train_mode: bool = False,
         id_key: str | int | None = None,
+        head: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__("batch_selection" if name is None else name, schedule)
@@ -89,6 +95,8 @@ class BatchSelection(SelectionCallback):
         check_keep(keep)
         if not isinstance(train_mode, bool):
             raise ArgumentError(f"BatchSelection.train_mode must be True or False, got {train_mode!r}.")
+        if head is not None and not isinstance(head, str):
+            raise ArgumentError(f"BatchSelection.head must be the name of a submodule, got {head!r}.")
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise ArgumentError(f"BatchSelection.seed must be a whole number, got {seed!r}.")
         self.score = score
@@ -96,6 +104,7 @@ class BatchSelection(SelectionCallback):
         self.keep = keep
         self.train_mode = train_mode
         self.id_key = id_key
+        self.head = head
         self.seed = seed
         self._needs = (score.needs if isinstance(score, Score) else _WITHOUT_NEEDS) | selector.needs
         self._state: Mapping[str, Tensor] = {}
@@ -105,6 +114,7 @@ class BatchSelection(SelectionCallback):
         self._trainer: Any = None
         self._sized = False
         self._measured = False
+        self._advised = False
         self._stopwatch = Stopwatch()
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -120,9 +130,9 @@ class BatchSelection(SelectionCallback):
         if not pl_module.automatic_optimization and not hasattr(pl_module, "selection_step"):
             raise manual_error(pl_module)
         self._trainer = trainer
-        self._sized = self._measured = False
+        self._sized = self._measured = self._advised = False
         self._state, self._reference_state, self._reference = {}, {}, None
-        self._runner = self.interception.runner(train_mode=self.train_mode)
+        self._runner = self.interception.runner(train_mode=self.train_mode, head=self.head)
         if "reference_loss" in self._needs and isinstance(self.score, UsesReference):
             self._reference = open_reference(name_of(self.score), self.score.reference, train_mode=self.train_mode)
         if "ids" in self._needs or (self._reference is not None and self._reference.needs_ids):
@@ -162,9 +172,12 @@ class BatchSelection(SelectionCallback):
                 name_of(selector), selection, scores, count, self._verdicts, with_replacement=selector.with_replacement
             )
             self._state = selection.state
+        self._advise(rows, count, signals)
         if weights is not None and not self._trainer.lightning_module.automatic_optimization:
             raise manual_error(self._trainer.lightning_module, name_of(selector), "a selector without weights")
-        self._metrics = lambda: selection_metrics(scores, index, weights, self._stopwatch.seconds())
+        self._metrics = lambda: selection_metrics(
+            scores, index, weights, self._stopwatch.seconds(), signals.valid, selection.metrics
+        )
         return take_rows(batch, index), index, weights
 
     def state_dict(self) -> dict[str, Any]:
@@ -209,11 +222,19 @@ class BatchSelection(SelectionCallback):
             self._judge(self._reference, batch, signals, losses)
         return signals
 
+    def _advise(self, rows: int, count: int, signals: Signals) -> None:
+        if not self._advised:
+            self._advised = True
+            per_step = self._trainer.world_size * self._trainer.accumulate_grad_batches
+            for line in on_sizes(self.name, self.keep, count, rows, per_step):
+                self.say_once(line)
+            on_a_fresh_model(self.score, self._trainer, signals)
+
     def _judge(self, reference: Reference, batch: Batch, signals: Signals, losses: Float[Tensor, "rows"]) -> None:
         """A table must know every row, and before the first step any reference must know the data better than we do."""
         owner = name_of(self.score)
         if reference.needs_ids:
-            self._verdicts.note(owner, _known_losses, losses)
+            self._verdicts.note(owner, known_losses, losses)
         if not self._checked and self._trainer.global_step == 0 and signals.loss is not None:
             check_reference(owner, reference, batch, signals.loss, losses)
 
@@ -226,8 +247,3 @@ class BatchSelection(SelectionCallback):
 
     def _state_on(self, device: torch.device) -> Mapping[str, Tensor]:
         return {key: value.to(device) for key, value in self._state.items()}
-
-
-def _known_losses(losses: Float[Tensor, "steps rows"]) -> Mapping[str, tuple[Tensor, Tensor]]:
-    unknown = losses.isnan().sum(dim=1)
-    return {"reference_known": (unknown > 0, unknown)}

@@ -96,9 +96,9 @@ class Interception:
             while self._undo:
                 self._undo.pop()()
 
-    def runner(self, *, train_mode: bool) -> StepRunner:
+    def runner(self, *, train_mode: bool, head: str | None = None) -> StepRunner:
         """Runs the module's own step without a trace."""
-        return StepRunner(self.module, self.trainer, self.step, shapes=self.shapes, train_mode=train_mode)
+        return StepRunner(self.module, self.trainer, self.step, shapes=self.shapes, train_mode=train_mode, head=head)
 
     def want_ids(self, id_key: str | int | None) -> None:
         """Have `ids` hold the row ids of every batch.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from lightning_select.callbacks.base import entropy
-from lightning_select.types import Float, Int
+from lightning_select.types import Bool, Float, Int
 
 __all__ = ["selection_metrics"]
 
@@ -16,6 +18,8 @@ def selection_metrics(
     index: Int[Tensor, "kept"],
     weights: Float[Tensor, "kept"] | None,
     seconds: float,
+    valid: Bool[Tensor, "rows *tokens"] | None = None,
+    others: Mapping[str, Tensor] | None = None,
 ) -> dict[str, float | Tensor]:
     """The metrics of one selection; those of the device stay there.
 
@@ -24,6 +28,8 @@ def selection_metrics(
         index: Positions of the rows kept.
         weights: Their weights, if any.
         seconds: How long it took.
+        valid: Which tokens of a row count, where that is known.
+        others: What the selector wants to be logged.
     """
     finite = scores.isfinite()
     kept = torch.zeros_like(finite).index_fill(0, index, True)
@@ -37,7 +43,10 @@ def selection_metrics(
     }
     if weights is not None:
         metrics |= {"weight_entropy": entropy(weights), "weight_max": weights.max()}
-    return metrics
+    if valid is not None and valid.dim() > 1:
+        lengths = valid.flatten(1).sum(dim=1).float()
+        metrics |= {"length_kept": _mean(lengths, kept), "length_dropped": _mean(lengths, ~kept)}
+    return metrics | dict(others or {})
 
 
 def _mean(values: Tensor, where: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from lightning_select.signals.base import Signals
 from lightning_select.signals.reference import Reference
 from lightning_select.types import Batch, Float
 
-__all__ = ["chance_level", "check_reference"]
+__all__ = ["chance_level", "check_reference", "known_losses"]
 
 _MARGIN = 0.05
 """Share of the loss by which a module must be better, where there are no classes to compare with chance."""
@@ -89,3 +90,9 @@ def chance_level(signals: Signals) -> float:
         counts = torch.bincount(targets[known].long(), minlength=classes).float()
     entropy = torch.special.entr(counts / counts.sum()).sum()
     return min(float(entropy + (classes - 1) / (2 * counts.sum())), math.log(classes))
+
+
+def known_losses(losses: Float[Tensor, "steps rows"]) -> Mapping[str, tuple[Tensor, Tensor]]:
+    """Whether a table knew every row it was asked for."""
+    unknown = losses.isnan().sum(dim=1)
+    return {"reference_known": (unknown > 0, unknown)}

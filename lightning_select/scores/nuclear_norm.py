@@ -1,5 +1,8 @@
 """Nuclear norm: the sum of the singular values of a row's logits, large where tokens get large and varied logits.
 
+It is had without the logits: with hidden states ``H`` and an output head ``W`` the squared singular values of
+``H @ W.T`` are the eigenvalues of ``H (W.T W) H.T``, which is as small as the row has tokens.
+
 Know before use: the raw norm grows with the number of tokens, so it prefers long rows (``length`` divides that out);
 it changes when a constant is added to all logits, which changes no probability (``centre`` removes that); and confident
 predictions have large logits, so a model trained from scratch is fed what it has already learned. It is made for
@@ -8,15 +11,19 @@ fine-tuning a pretrained model, together with a selector that looks for variety.
 References:
     Zou, Mao, Qu, Wang and Ji, "Utility-Diversity Aware Online Batch Selection for LLM Supervised Fine-tuning", 2025,
     arXiv:2510.16882: the intra-sample score of UDS. Official code: github.com/gfyddha/UDS.
+    Nakatsukasa, Bai and Gygi, "Optimizing Halley's iteration for computing the matrix polar decomposition", SIAM J.
+    Matrix Anal. Appl. 31(5), 2010: scaling a polar iteration by a bound on the smallest singular value.
 
 Deviations:
-    The official code takes every token, prompt and padding included (``tokens="all"``); here the default is the tokens
-    that the loss counts. ``centre`` and ``length`` are additions, off by default. Singular values come from the smaller
-    Gram matrix in float64, which the device must have, instead of a decomposition of the logits.
+    The official code takes every token, prompt and padding included; here the default is the tokens that the loss
+    counts, and ``tokens="all"`` leaves padding out where the batch tells it. ``centre`` and ``length`` are additions,
+    off by default. Singular values come from a Gram matrix in float64, which the device must have, instead of a
+    decomposition of the logits.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -25,16 +32,20 @@ from torch import Tensor
 
 from lightning_select.errors import ArgumentError
 from lightning_select.signals.base import Signals
+from lightning_select.signals.head import Head
 from lightning_select.types import Bool, Float
 
-__all__ = ["NuclearNorm", "nuclear_norm"]
+__all__ = ["NuclearNorm", "nuclear_norm", "sum_of_roots"]
 
-_AT_ONCE = 2**26
-"""How many logits are held in float64 at a time: half a gigabyte."""
+_LIFT = 4e-15
+"""What is added to the diagonal of a Gram matrix of norm one, so that rounding leaves it positive."""
+
+_SMALLEST = 1e-6
+"""Singular values below this share of the largest count for less than they are: most of them are rounding."""
 
 
 def nuclear_norm(
-    logits: Float[Tensor, "rows *tokens classes"],
+    logits: Float[Tensor, "rows *tokens classes"] | Head,
     valid: Bool[Tensor, "rows *tokens"] | None = None,
     *,
     centre: bool = False,
@@ -44,42 +55,58 @@ def nuclear_norm(
 
     A row without valid tokens has norm 0, and one with a valid logit that is not finite is NaN.
     """
-    rows, classes = logits.shape[0], logits.shape[-1]
-    matrices = logits.reshape(rows, -1, classes)
-    used = torch.ones_like(matrices[..., 0], dtype=torch.bool) if valid is None else valid.reshape(rows, -1)
-    at_once = max(1, _AT_ONCE // max(1, matrices[0].numel()))
-    parts = zip(torch.split(matrices, at_once), torch.split(used, at_once), strict=True)
-    gram = torch.cat([_gram(part, mask, centre=centre) for part, mask in parts])
+    head = logits if isinstance(logits, Head) else Head.of(logits)
+    gram = head.gram(valid, centre=centre)
     finite = gram.isfinite().flatten(1).all(dim=1)
     gram = torch.where(finite[:, None, None], gram, 0.0)  # one such row would fail the solver for all
-    squares = gram[..., 0] if gram.shape[-1] == 1 else torch.linalg.eigvalsh(gram)
-    norms = torch.where(finite, squares.clamp(min=0.0).sqrt().sum(dim=1), torch.nan)
+    norms = torch.where(finite, sum_of_roots(gram), torch.nan)
     if length != "none":
-        count = used.sum(dim=1).clamp(min=1)
+        count = (
+            valid.reshape(len(norms), -1).sum(dim=1).clamp(min=1)
+            if valid is not None
+            else norms.new_tensor(head.tokens)
+        )
         norms = norms / (count.sqrt() if length == "sqrt" else count)
     return norms.float()
 
 
-def _gram(
-    matrices: Float[Tensor, "rows tokens classes"], used: Bool[Tensor, "rows tokens"], *, centre: bool
-) -> Float[Tensor, "rows side side"]:
-    """Products of all pairs of tokens, or of all pairs of classes where those are fewer."""
-    matrices = matrices.to(torch.float64, copy=True)
-    if centre:
-        matrices -= matrices.mean(dim=-1, keepdim=True)
-    matrices.masked_fill_(~used.unsqueeze(-1), 0.0)
-    tokens, classes = matrices.shape[1:]
-    return matrices @ matrices.mT if tokens <= classes else matrices.mT @ matrices
+def sum_of_roots(gram: Float[Tensor, "rows side side"], *, by_products: bool | None = None) -> Float[Tensor, "rows"]:
+    """Sum of the square roots of the eigenvalues of positive semidefinite matrices.
+
+    Args:
+        gram: The matrices, float64.
+        by_products: Use matrix products only, which needs no word from the device; ``None`` does so everywhere but on
+            the CPU, where the eigenvalue solver is faster.
+    """
+    if gram.shape[-1] == 1:
+        return gram[:, 0, 0].clamp(min=0.0).sqrt()
+    if by_products is None:
+        by_products = gram.device.type != "cpu"
+    if not by_products:
+        return torch.linalg.eigvalsh(gram).clamp(min=0.0).sqrt().sum(dim=1)
+    size = torch.linalg.matrix_norm(gram)
+    scale = torch.where(size > 0, size, 1.0)[:, None, None]
+    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    factor = torch.linalg.cholesky_ex(gram / scale + _LIFT * eye).L
+    polar, lowest = factor, _SMALLEST
+    while lowest < 1 - 1e-12:
+        # The best multiple of x (3 - x^2) / 2 for values in [lowest, 1]: it takes both ends to the same value.
+        stretch = 3.0 / (1.0 + lowest + lowest**2)
+        lowest = min(1.0, lowest * math.sqrt(stretch) * (3.0 - stretch * lowest**2) / 2.0)
+        polar = math.sqrt(stretch) * polar @ (1.5 * eye - 0.5 * stretch * (polar.mT @ polar))
+    return (factor * polar).sum(dim=(1, 2)) * size.sqrt()
 
 
 @dataclass(frozen=True)
 class NuclearNorm:
-    """Score rows by the nuclear norm of their logits. Needs no labels.
+    """Score rows by the nuclear norm of their logits. Needs no labels but to tell the tokens that the loss counts.
 
-    The eigenvalue solver reports failure to the host, so on a GPU rows with tokens cost one wait per batch.
+    Nothing waits for the device. The smaller of tokens and features decides the cost, and the product of the head's
+    weights with themselves is made again only when they change.
 
     Args:
-        tokens: ``answer`` takes the tokens that the loss counts, ``all`` takes padding and prompt as well.
+        tokens: ``answer`` takes the tokens that the loss counts, ``all`` takes the prompt as well; padding too, unless
+            the batch has an ``attention_mask``.
         centre: Subtract from every token the mean of its logits over the classes.
         length: Divide by nothing (``none``), by the root of the number of tokens taken (``sqrt``) or by that number
             (``linear``).
@@ -97,7 +124,8 @@ class NuclearNorm:
     centre: bool = False
     length: Literal["none", "sqrt", "linear"] = "none"
 
-    needs: ClassVar[frozenset[str]] = frozenset({"logits"})
+    needs: ClassVar[frozenset[str]] = frozenset({"head"})
+    for_pretrained: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.tokens not in ("answer", "all"):
@@ -109,6 +137,5 @@ class NuclearNorm:
 
     def __call__(self, signals: Signals) -> Float[Tensor, "rows"]:
         """One score per row."""
-        logits = signals.need("logits", "NuclearNorm")
-        valid = signals.valid if self.tokens == "answer" else None
-        return nuclear_norm(logits, valid, centre=self.centre, length=self.length)
+        valid = signals.valid if self.tokens == "answer" else signals.attended
+        return nuclear_norm(signals.output_head("NuclearNorm"), valid, centre=self.centre, length=self.length)

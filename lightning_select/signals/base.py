@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_select.errors import MissingSignalError
+from lightning_select.signals.head import Head
 from lightning_select.types import Bool, Float, Int, Num
 
 __all__ = ["SIGNAL_NAMES", "Signals"]
@@ -27,7 +28,9 @@ class Signals:
         logits: Scores before softmax or sigmoid, classes last.
         targets: Class indices, class probabilities (one more axis) or, for a sigmoid, values in [0, 1].
         valid: Which tokens count; ``None`` means all.
+        attended: Which tokens are text and no padding, prompts included, where the batch has an ``attention_mask``.
         link: ``softmax`` over the last axis, or ``sigmoid`` of every number on its own.
+        head: The logits as the output head and what enters it, for those that can do without the logits themselves.
         hidden: Input of the last linear layer, token by token where logits have tokens.
         reference_loss: Loss of each row under a reference model.
         reward: Reward of each attempt at a row, or of its only attempt.
@@ -39,7 +42,9 @@ class Signals:
     logits: Float[Tensor, "rows *tokens classes"] | None = None
     targets: Num[Tensor, "rows *rest"] | None = None
     valid: Bool[Tensor, "rows *tokens"] | None = None
+    attended: Bool[Tensor, "rows *tokens"] | None = None
     link: Literal["softmax", "sigmoid"] = "softmax"
+    head: Head | None = None
     hidden: Float[Tensor, "rows *tokens features"] | None = None
     reference_loss: Float[Tensor, "rows"] | None = None
     reward: Num[Tensor, "rows *attempts"] | None = None
@@ -54,17 +59,32 @@ class Signals:
         """
         value = getattr(self, name)
         if value is None:
-            raise MissingSignalError(
-                f"{owner} must have the signal '{name}', got only {', '.join(self.measured) or 'nothing'}. "
-                + (hint or _HINTS.get(name, ""))
-                + f" Or define selection_step(batch) on the module and return Signals({name}=...)."
-            )
+            raise self._missing(name, owner, hint)
         return value
+
+    def output_head(self, owner: str) -> Head:
+        """The signal ``head``, or one made of ``logits``.
+
+        Raises:
+            MissingSignalError: Neither was measured.
+        """
+        if self.head is not None:
+            return self.head
+        if self.logits is None:
+            raise self._missing("head", owner, "")
+        return Head.of(self.logits)
 
     @property
     def measured(self) -> tuple[str, ...]:
         """Names of the signals that are there."""
         return tuple(name for name in SIGNAL_NAMES if getattr(self, name) is not None)
+
+    def _missing(self, name: str, owner: str, hint: str) -> MissingSignalError:
+        return MissingSignalError(
+            f"{owner} must have the signal '{name}', got only {', '.join(self.measured) or 'nothing'}. "
+            + (hint or _HINTS.get(name, ""))
+            + f" Or define selection_step(batch) on the module and return Signals({name}=...)."
+        )
 
     @property
     def rows(self) -> int | None:
@@ -90,6 +110,7 @@ SIGNAL_NAMES = tuple(field.name for field in dataclasses.fields(Signals) if fiel
 
 _HINTS = {
     "logits": "The loss of the training step shows no logits: it is not a classification loss that we know.",
+    "head": "The loss of the training step shows no logits: it is not a classification loss that we know.",
     "targets": "The loss of the training step shows no targets.",
     "hidden": "No linear layer feeds the logits of the training step.",
     "reference_loss": "Give the score a reference (a table, a module, a checkpoint path or a holdout).",

@@ -27,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 
 from lightning_select.compat import in_functorch
 from lightning_select.signals.linears import LinearInputs
-from lightning_select.signals.masks import CUTTERS, Cuts, cuts_by_mask
+from lightning_select.signals.masks import CUTTERS, Cut, Cuts, cuts_by_mask
 from lightning_select.signals.records import Gate, Record, put_gate
 from lightning_select.signals.reductions import REDUCERS, recognise
 from lightning_select.signals.terms import Reduction
@@ -112,6 +112,11 @@ class Capture(TorchFunctionMode):
         elif func in _GATHER and len(args) > 2:
             self.gathered = args[2]
         return self._call(func, args, kwargs)
+
+    @property
+    def cuts(self) -> tuple[Cut, ...]:
+        """What masks let through up to now."""
+        return self._cuts.noted
 
     def coefficients(self, loss: Tensor) -> list[Tensor | float | None]:
         """``d loss / d scalar`` of every record; ``None`` where the loss does not depend on it."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from lightning_select.signals.capture import Capture
+from lightning_select.signals.records import Record
 from lightning_select.signals.rows import Layout
 
 __all__ = ["Run", "StepShape"]
@@ -102,18 +103,21 @@ class StepShape:
         """
         if run.rows > 1 and (self.single or not (self.sure or examined)):
             return False
-        for record, layout in zip(run.capture.records, self.layouts, strict=True):
-            if layout is None or layout.own:
-                continue
-            mask, surely = record.cut
-            sizes = record.terms.values.shape
-            if layout.masked is None and surely and run.rows > 1:
-                return False  # a mask that was not there before
-            if layout.masked and mask is None:
-                return False
-            shape = mask.shape if layout.masked and mask is not None else sizes
-            if layout.axis >= len(shape) or not shape[layout.axis] or shape[layout.axis] % run.rows:
-                return False
-            if layout.inner is None and shape[layout.axis] > run.rows:
-                return False  # there was one entry per row; which index is the row in this many is not known
-        return True
+        return all(
+            layout is None or layout.own or self.fits_one(record, layout, run.rows)
+            for record, layout in zip(run.capture.records, self.layouts, strict=True)
+        )
+
+    @staticmethod
+    def fits_one(record: Record, layout: Layout, rows: int) -> bool:
+        """Can the terms of this reduction hold so many rows where ``layout`` says that they are?"""
+        mask, surely = record.cut
+        if layout.masked is None and surely and rows > 1:
+            return False  # a mask that was not there before
+        if layout.masked and mask is None:
+            return False
+        shape = mask.shape if layout.masked and mask is not None else record.terms.values.shape
+        if layout.axis >= len(shape) or not shape[layout.axis] or shape[layout.axis] % rows:
+            return False
+        # Where there was one entry per row, it is not known which index is the row among more.
+        return layout.inner is not None or shape[layout.axis] <= rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,11 +14,11 @@ from lightning_select.signals.contract import contract_error
 from lightning_select.signals.probe import Run, StepShape
 from lightning_select.signals.records import Record
 from lightning_select.signals.rows import Layout, fold, row_values
-from lightning_select.types import Float
+from lightning_select.types import Batch, Bool, Float, Shaped
 
-__all__ = ["read_signals", "row_losses"]
+__all__ = ["attended_tokens", "class_counts", "put_by_row", "read_signals", "row_losses"]
 
-_CLASSIFYING = ("hidden", "logits", "targets", "valid")
+_CLASSIFYING = ("head", "hidden", "logits", "targets", "valid")
 
 
 def row_losses(run: Run, shape: StepShape) -> Float[Tensor, "rows"]:
@@ -58,6 +58,17 @@ def read_signals(run: Run, shape: StepShape, needs: Collection[str]) -> Signals:
     if any(name in needs for name in _CLASSIFYING):
         found |= _classification(run, shape)
     return Signals(**found)
+
+
+def class_counts(run: Run, shape: StepShape) -> list[int]:
+    """How many classes each classification loss of the step has."""
+    pairs = zip(run.capture.records, shape.layouts, strict=True)
+    losses = [
+        record.reduction.arguments["input"]
+        for record, layout in pairs
+        if layout is not None and record.reduction.name == "F.cross_entropy"
+    ]
+    return [logits.shape[min(1, logits.dim() - 1)] for logits in losses]
 
 
 def _classification(run: Run, shape: StepShape) -> dict[str, Any]:
@@ -142,6 +153,27 @@ def _restore(
     counts = put_back(torch.ones_like(logits[:, 0], dtype=torch.bool) if valid is None else valid)
     targets = None if targets is None else put_back(targets)
     return _assemble(put_back(logits), targets, counts, hidden, Layout(0), rows)
+
+
+def put_by_row(
+    record: Record, values: Shaped[Tensor, "*terms features"], layout: Layout, rows: int
+) -> Shaped[Tensor, "rows *tokens features"] | None:
+    """What stands beside the terms of a reduction, rows first; ``None`` where nobody knows what a mask took."""
+    cut = record.cut[0] if layout.masked else None
+    if cut is None:
+        return _by_row(values, layout, rows, features=True)
+    if values.dim() != 2 or values.shape[0] != cut.size:
+        return None
+    return _by_row(_by_row(cut.restore(values), layout, rows, features=True), Layout(0), rows, features=True)
+
+
+def attended_tokens(batch: Batch, shape: Sequence[int]) -> Bool[Tensor, "rows *tokens"] | None:
+    """Which tokens of logits of ``shape`` are no padding by the ``attention_mask`` of the batch, if it has one."""
+    mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
+    if not isinstance(mask, Tensor) or len(shape) != 3 or mask.dim() != 2 or mask.shape[0] != shape[0]:
+        return None
+    # The last token has no next one to predict, so that some steps leave it out.
+    return mask[:, : shape[1]].bool() if mask.shape[1] - shape[1] in (0, 1) else None
 
 
 def _assemble(

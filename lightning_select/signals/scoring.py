@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from lightning_select.batch import count_rows, shallow_copy, tensors_of
+from lightning_select.batch import count_rows, shallow_copy
 from lightning_select.compat import next_batch_index, rank_zero_info
 from lightning_select.errors import BatchFormatError
 from lightning_select.signals.base import Signals
 from lightning_select.signals.capture import Capture
 from lightning_select.signals.contract import contract_error, manual_error, parse_output, takes_batch_index
 from lightning_select.signals.experiments import device_of, examine
-from lightning_select.signals.generators import Generators
-from lightning_select.signals.gradients import GradientKeeper
+from lightning_select.signals.head import Head
+from lightning_select.signals.head_capture import HeadReached
+from lightning_select.signals.head_reader import HeadReader
+from lightning_select.signals.lazy_logits import UnfollowedError
 from lightning_select.signals.noise import RowNoise, skip_draws
-from lightning_select.signals.optimizers import options_kept
 from lightning_select.signals.probe import Run, StepShape
-from lightning_select.signals.quiet import muted
-from lightning_select.signals.reading import read_signals
-from lightning_select.signals.snapshot import ModuleKeeper
+from lightning_select.signals.reading import attended_tokens, class_counts, read_signals
+from lightning_select.signals.surroundings import Surroundings
 from lightning_select.types import Batch
 
 __all__ = ["StepRunner"]
@@ -38,6 +38,7 @@ class StepRunner:
         trainer: Its Trainer, whose precision applies and whose loggers are muted.
         step: The module's ``training_step``, before anyone wrapped it.
         shapes: What is known of steps by the reductions they make; shared by the runners of one fit.
+        head: Submodule that is the output head, for scores that use it; ``None`` looks for it.
         train_mode: Leave every submodule in the mode it is in, instead of switching to eval. Dropout and BatchNorm
             then act as in training (and are restored like everything else).
     """
@@ -50,20 +51,19 @@ class StepRunner:
         *,
         shapes: dict[tuple[str, ...], StepShape] | None = None,
         train_mode: bool = False,
+        head: str | None = None,
     ) -> None:
         self._module = module
         self._trainer = trainer
         self._step = step
-        self._train_mode = train_mode
         self._takes_index = takes_batch_index(module, step)
-        self._keeper = ModuleKeeper(module)
-        self._gradients = GradientKeeper(module)
-        self._generators = Generators()
+        self._surroundings = Surroundings(module, trainer, train_mode=train_mode)
         self._shapes = {} if shapes is None else shapes
         self._last: StepShape | None = None
         self._eager = False
-        self._differentiates = False
         self._said = False
+        self._head = HeadReader(module, type(getattr(trainer, "strategy", None)).__name__, head)
+        self._counts: list[int] = []
 
     def measure(self, batch: Batch, needs: Collection[str]) -> Signals:
         """The signals of every row of ``batch``.
@@ -78,11 +78,27 @@ class StepRunner:
         """
         rows = rows_of(batch)
         if hasattr(self._module, "selection_step"):
-            return self._attempt(self._ask_module, batch, rows)
+            return self._surroundings.attempt(self._ask_module, batch, rows)
         known = self._last or next(iter(self._shapes.values()), None)
+        if known is not None and self._head.can_read(needs):
+            signals = self._surroundings.attempt(self._read_head, batch, known)
+            if isinstance(signals, Signals) and signals.head is not None:
+                return replace(signals, attended=attended_tokens(batch, signals.head.shape))
+        signals = self._measure_in_full(batch, known, rows, needs)
+        if "head" in needs and signals.logits is not None:
+            if self._last is not None and self._head.wants_trial(needs):
+                self._head.try_out(
+                    partial(self._surroundings.attempt, self._read_head, batch, self._last), signals, self._counts
+                )
+            attended = attended_tokens(batch, signals.logits.shape)
+            signals = replace(signals, head=Head.of(signals.logits), attended=attended)
+        return signals
+
+    def _measure_in_full(self, batch: Batch, known: StepShape | None, rows: int, needs: Collection[str]) -> Signals:
+        """The signals from a pass that runs the step to its end."""
         for _ in range(3):
             guess = known or self.probe(batch)
-            signals, names = self._attempt(self._read, batch, guess, needs, examined=known is None)
+            signals, names = self._surroundings.attempt(self._read, batch, guess, needs, examined=known is None)
             if signals is not None:
                 self._last = guess
                 return signals
@@ -93,7 +109,7 @@ class StepRunner:
         self, batch: Batch, guess: StepShape, needs: Collection[str], *, examined: bool
     ) -> tuple[Signals | None, tuple[str, ...]]:
         """One scoring pass, read as a step of shape ``guess``; no signals where it turns out to be another."""
-        eager = self._eager or "hidden" in needs
+        eager = self._eager or "hidden" in needs or "head" in needs  # a compiled layer shows neither
         with self._running(batch, connected=guess.connected, want_linear="hidden" in needs, eager=eager) as step:
             run, losses = step()
             if losses is not None:
@@ -104,12 +120,26 @@ class StepRunner:
                     del self._shapes[run.names]
                 return None, run.names
             if guess.plain or any(coefficient is not None for coefficient in run.coefficients):
+                self._counts = class_counts(run, guess)
                 return read_signals(run, guess, needs), run.names
         if eager:
             raise contract_error(self._module, "a loss that depends on none of the reductions seen before")
         # A step that is compiled as a whole hides how its terms are combined; what it computes is the same uncompiled.
         self._eager = True
         return None, run.names
+
+    def _read_head(self, batch: Batch, guess: StepShape, *, others: Collection[int] = ()) -> Signals | str | None:
+        """One pass that ends at the loss; the reason where the step uses its logits before."""
+        self._head.cache.step = getattr(self._trainer, "global_step", 0)
+        capture = self._head.capture(guess, self._surroundings.keeper.before_write, others)
+        with self._running(batch, capture=capture, eager=True) as step:
+            try:
+                step()
+            except HeadReached as reached:
+                return self._head.read(capture, reached, guess, rows_of(batch))
+            except UnfollowedError as error:
+                return f"the step uses the logits before the loss, by {error}"
+        return None
 
     def is_ready(self, rows: int) -> bool:
         """Was any step probed yet, and on a batch that shows where its rows are, if there are several now?"""
@@ -136,34 +166,20 @@ class StepRunner:
             with self._running(batch, batch_idx=batch_idx, eager=True, **how) as step:
                 return step()
 
-        shape = examine(self._module, partial(self._attempt, run), batch, rows_of(batch))
+        shape = examine(self._module, partial(self._surroundings.attempt, run), batch, rows_of(batch))
         self._shapes[shape.names] = self._last = shape
         if shape.left_out > 0:
             rank_zero_info(
                 f"{type(self._module).__name__}.training_step: {shape.left_out:.1%} of the loss does not belong to "
                 f"rows of the batch ({shape.others}). It counts for no row and stays unweighted."
             )
-        if self._gradients.accumulates and not self._said:
+        if self._surroundings.gradients.accumulates and not self._said:
             self._said = True
             rank_zero_info(
                 f"{type(self._module).__name__}.training_step adds gradients by a backward() of its own. "
                 "They count for no row and stay unweighted."
             )
         return shape
-
-    def _attempt(self, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """What ``run`` returns. A step that takes a gradient itself fails without a graph; it gets one from then on."""
-        try:
-            return run(*args, **kwargs)
-        except RuntimeError as error:
-            if self._differentiates or type(error) is not RuntimeError or "grad" not in str(error):
-                raise
-        self._differentiates = True
-        try:
-            return run(*args, **kwargs)
-        except Exception:
-            self._differentiates = False
-            raise
 
     @contextmanager
     def _running(
@@ -177,10 +193,12 @@ class StepRunner:
         draws: int = 0,
         eager: bool = False,
         batch_idx: int | None = None,
+        capture: Capture | None = None,
     ) -> Iterator[Callable[[], tuple[Run, Tensor | None]]]:
         """A function that runs the step, and time to look at what it left before it is put back."""
         rows = rows_of(batch)
-        capture = Capture(connected=connected, want_linear=want_linear, before_write=self._keeper.before_write)
+        writes = self._surroundings.keeper.before_write
+        capture = capture or Capture(connected=connected, want_linear=want_linear, before_write=writes)
         index = next_batch_index(self._trainer) if batch_idx is None else batch_idx
         arguments = (index,) if self._takes_index else ()
 
@@ -190,41 +208,19 @@ class StepRunner:
             loss, losses = parse_output(self._module, output, rows)
             return Run.of(self._module, capture, loss, rows), None if losses is None else losses.detach()
 
-        with ExitStack() as stack:
-            self._enter(stack, batch, grad=grad, eager=eager)
+        with self._surroundings.around(batch, grad=grad, eager=eager):
             if draws:
                 skip_draws(device_of(batch), draws)
             yield step
 
     def _ask_module(self, batch: Batch, rows: int) -> Signals:
-        with ExitStack() as stack:
-            self._enter(stack, batch, grad=False, eager=False)
-            stack.enter_context(Capture(before_write=self._keeper.before_write))
+        with self._surroundings.around(batch), Capture(before_write=self._surroundings.keeper.before_write):
             selection_step: Any = self._module.selection_step
             signals = selection_step(shallow_copy(batch))
         if not isinstance(signals, Signals) or signals.rows != rows:
             seen = f"{type(signals).__name__} for {getattr(signals, 'rows', None)} rows"
             raise contract_error(self._module, f"from selection_step {seen}, where Signals for {rows} rows were due")
         return signals
-
-    def _enter(self, stack: ExitStack, batch: Batch, *, grad: bool, eager: bool) -> None:
-        """Everything that must be put back afterwards, and the surroundings that training has."""
-        grad = grad or self._differentiates
-        tensors = tuple(tensors_of(batch))
-        stack.enter_context(self._generators.kept(device_of(tensors)))
-        stack.enter_context(muted(self._module, self._trainer))
-        stack.enter_context(options_kept(self._trainer))
-        stack.enter_context(self._gradients.kept(tensors, grad=grad))
-        stack.enter_context(self._keeper.kept(tensors))
-        if not self._train_mode:
-            for attributes in map(vars, self._module.modules()):
-                if "training" in attributes:  # a wrapper may have the flag of what it wraps
-                    attributes["training"] = False
-        stack.enter_context(torch.set_grad_enabled(grad))
-        if eager:
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        if self._trainer is not None:
-            stack.enter_context(self._trainer.precision_plugin.train_step_context())
 
 
 def rows_of(batch: Batch) -> int:

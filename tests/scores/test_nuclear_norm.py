@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from lightning_select.errors import ArgumentError, MissingSignalError
 from lightning_select.protocols import Score
-from lightning_select.scores import nuclear_norm as module
 from lightning_select.scores.nuclear_norm import NuclearNorm, nuclear_norm
+from lightning_select.signals import head_gram
 from lightning_select.signals.base import Signals
 from tests.scores.cases import CASES, HOST_READS, MASKED, operations_of, rows_of, signals_of
 from tests.scores.cases import with_masked_row as masked
@@ -140,7 +140,7 @@ def test_all_tokens_take_padding_as_well(case, length):
 def test_is_the_same_however_many_rows_are_taken_at_once(at_once, monkeypatch):
     signals = signals_of("tokens")
     whole = NuclearNorm(centre=True)(signals)
-    monkeypatch.setattr(module, "_AT_ONCE", at_once)
+    monkeypatch.setattr(head_gram, "_AT_ONCE", at_once)
     assert torch.allclose(NuclearNorm(centre=True)(signals), whole)
 
 
@@ -211,8 +211,8 @@ def test_leaves_its_input_as_it_was_and_reads_nothing_back_to_the_host(case, dty
 
 def test_needs_no_labels_and_says_what_is_missing():
     assert isinstance(NuclearNorm(), Score)
-    assert NuclearNorm().needs == {"logits"}
-    with pytest.raises(MissingSignalError, match=r"^NuclearNorm must have the signal 'logits', got only loss"):
+    assert NuclearNorm().needs == {"head"}
+    with pytest.raises(MissingSignalError, match=r"^NuclearNorm must have the signal 'head', got only loss"):
         NuclearNorm()(Signals(loss=torch.ones(2)))
 
 

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
@@ -13,10 +16,15 @@ from torch import Tensor
 from lightning_select.errors import ArgumentError, MissingSignalError
 from lightning_select.protocols import SelectionContext, Selector
 from lightning_select.schedule import Anneal, resolve
-from lightning_select.selectors.diverse import Diverse, _projection, diverse, sketch
+from lightning_select.selectors.diverse import Diverse, diverse, mean_distance
+from lightning_select.signals.head import Head
 from tests.selectors.cases import context_of, host_reads, is_well_formed
 
 SMALL = {"vocabulary_dims": 4, "token_dims": 2, "max_tokens": 8}
+
+
+def distance(left: list[float], right: list[float]) -> float:
+    return math.sqrt(sum((a - b) ** 2 for a, b in zip(left, right, strict=True)))
 
 
 def reference(
@@ -25,9 +33,25 @@ def reference(
     """Utility plus alpha times the mean distance to what is in memory."""
     totals = []
     for u, z in zip(utility, sketches, strict=True):
-        distances = [math.sqrt(sum((a - b) ** 2 for a, b in zip(z, old, strict=True))) for old in memory]
+        distances = [distance(z, old) for old in memory]
         totals.append(u + alpha * (sum(distances) / len(distances) if distances else 0.0))
     return totals
+
+
+def greedy_reference(
+    utility: list[float], sketches: list[list[float]], memory: list[list[float]], alpha: float, count: int
+) -> list[int]:
+    """One row at a time; its novelty is the mean distance to the memory or, if less, that to the nearest taken row."""
+    taken: list[int] = []
+    while len(taken) < count:
+        totals = {}
+        for row, (u, z) in enumerate(zip(utility, sketches, strict=True)):
+            mean = [sum(distance(z, old) for old in memory) / len(memory)] if memory else []
+            novelty = min(mean + [distance(z, sketches[other]) for other in taken], default=0.0)
+            if row not in taken:
+                totals[row] = u + alpha * novelty
+        taken.append(max(totals, key=lambda row: (totals[row], -row)))
+    return taken
 
 
 def run(selector: Diverse, batches: list[Tensor], count: int, state: dict | None = None) -> tuple[list, dict]:
@@ -40,107 +64,41 @@ def run(selector: Diverse, batches: list[Tensor], count: int, state: dict | None
     return choices, state
 
 
-def ratios(left: Tensor, right: Tensor, **options: int) -> Tensor:
-    """Distances between sketches over those between logits."""
-    sketched = (sketch(left, **options) - sketch(right, **options)).norm(dim=1)
-    return sketched / (left - right).flatten(1).norm(dim=1)
-
-
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize(("tokens", "classes"), [(64, 512), (64, 501), (512, 130), (100, 1000)])
-def test_sketches_keep_distances(tokens, classes, seed):
-    found = ratios(torch.randn(40, tokens, classes), torch.randn(40, tokens, classes), seed=seed)
-    assert found.mean().item() == pytest.approx(1.0, abs=0.05)
-    assert found.std().item() < 0.1
-
-
-@pytest.mark.parametrize("dims", [(2, 2), (6, 4), (128, 8)])
-def test_squared_distances_are_kept_on_average_over_seeds(dims):
-    # A difference of one block of equal values, as one-sided as logits get.
-    left, right = torch.zeros(2, 1, 40, 300)
-    left[:, 3:30, 20:200] = 1.0
-    options = {"vocabulary_dims": dims[0], "token_dims": dims[1], "max_tokens": 64}
-    squares = torch.stack([ratios(left, right, seed=seed, **options).square() for seed in range(400)])
-    assert abs(squares.mean() - 1) < 4 * squares.std() / 20
-
-
-@pytest.mark.parametrize("size", [17, 18, 301, 50_021])
-def test_the_projection_is_orthonormal_up_to_its_scale(size):
-    projection = _projection(size, 16, torch.Generator().manual_seed(0)).double()
-    assert torch.allclose(projection @ projection.T * 16 / size, torch.eye(16).double(), atol=1e-5)
-    assert projection.norm(dim=0).tolist() == pytest.approx([1.0] * size)
-
-
-@pytest.mark.parametrize("tokens", [1, 5])
-def test_a_difference_in_one_number_keeps_its_length(tokens):
-    left = torch.randn(3, tokens, 700)
-    right = left.clone()
-    right[:, tokens - 1, 77] += 5.0
-    assert ratios(left, right).tolist() == pytest.approx([1.0] * 3, rel=1e-4)
-
-
-@pytest.mark.parametrize("shape", [(3, 10), (3, 128), (3, 6, 128)])
-def test_short_sides_are_left_as_they_are(shape):
-    logits = torch.randn(shape)
-    assert torch.equal(sketch(logits, max_tokens=6), logits.flatten(1))
-    assert sketch(logits, max_tokens=8).shape[1] == (8 if len(shape) > 2 else 1) * shape[-1]
-
-
-@given(st.integers(1, 8), st.integers(0, 3))
-def test_padding_on_the_right_does_not_matter(tokens, more):
-    logits = torch.randn(3, tokens, 9)
-    valid = torch.rand(3, tokens) < 0.7
-    padded = torch.cat([logits, torch.full((3, more, 9), torch.nan)], dim=1)
-    mask = torch.cat([valid, torch.zeros(3, more, dtype=torch.bool)], dim=1)
-    options = {**SMALL, "max_tokens": 11}
-    zeroed = sketch(torch.where(valid.unsqueeze(-1), logits, 0.0), **options)
-    assert torch.allclose(sketch(logits, valid, **options), zeroed, atol=1e-5)
-    assert torch.allclose(sketch(padded, mask, **options), zeroed, atol=1e-5)
-
-
-def test_rows_without_tokens_are_one_token_and_images_are_flattened():
-    logits = torch.randn(4, 2, 3, 300)
-    assert torch.equal(sketch(logits), sketch(logits.flatten(1, 2)))
-    assert sketch(logits[:, 0, 0]).shape == (4, 128)
-    valid = torch.tensor([True, False, True, True])
-    assert sketch(logits[:, 0, 0], valid)[1].tolist() == [0.0] * 128
-
-
-def test_large_batches_are_sketched_in_parts(monkeypatch):
-    logits = torch.randn(7, 4, 300)
-    whole = sketch(logits)
-    monkeypatch.setattr("lightning_select.selectors.diverse._AT_ONCE", 2500)
-    assert torch.allclose(sketch(logits), whole, atol=1e-5)
-
-
-def test_the_projection_is_a_function_of_the_seed():
-    logits = torch.randn(2, 3, 300)
-    first = sketch(logits, seed=1)
-    torch.manual_seed(99)
-    assert torch.equal(sketch(logits, seed=1), first)
-    assert not torch.allclose(sketch(logits, seed=2), first)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_sketches_are_made_in_float32(dtype):
-    logits = torch.randn(2, 3, 300).to(dtype)
-    expected = sketch(logits.float())
-    assert torch.equal(sketch(logits), expected)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(sketch(logits), expected)
-
-
-@given(st.integers(0, 5), st.floats(0, 10))
-def test_the_total_is_utility_plus_alpha_times_the_mean_distance(filled, alpha):
-    utility, sketches, memory = torch.randn(4), torch.randn(4, 3), torch.randn(5, 3)
-    total = diverse(utility, sketches, memory, torch.tensor(filled), alpha)
-    expected = reference(utility.tolist(), sketches.tolist(), memory[:filled].tolist(), alpha)
-    assert total.tolist() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+@given(st.integers(0, 5), st.floats(0, 10), st.booleans())
+def test_the_order_is_that_of_utility_plus_alpha_times_the_mean_distance(filled, alpha, greedy):
+    utility, sketches, memory = torch.randn(6), torch.randn(6, 3), torch.randn(5, 3)
+    fresh = mean_distance(sketches, memory, torch.tensor(filled))
+    given_ = utility.tolist(), sketches.tolist(), memory[:filled].tolist()
+    assert fresh.tolist() == pytest.approx(reference([0.0] * 6, *given_[1:], 1.0), rel=1e-5, abs=1e-6)
+    order = diverse(utility, fresh, sketches, 4, alpha, greedy=greedy, empty=torch.tensor(filled == 0))
+    totals = reference(*given_, alpha)
+    best = sorted(range(6), key=lambda row: -totals[row])[:4]
+    assert order.tolist() == (greedy_reference(*given_, alpha, 4) if greedy else best)
 
 
 def test_a_copy_has_no_distance_at_all():
-    sketches = 1000 + torch.randn(30, 64)
-    assert diverse(torch.zeros(30), sketches, sketches[:1], torch.tensor(1), 1.0)[0].item() == 0.0
+    for sketches in (1000 + torch.randn(30, 64), torch.randn(30, 1024)):
+        found = torch.stack([mean_distance(sketches, row[None], torch.tensor(1)) for row in sketches])
+        assert found.diagonal().tolist() == [0.0] * 30
+        assert (found + torch.eye(30)).min() > 0
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_distances_of_near_copies_are_exact_to_float32(scale):
+    left, away = 100 * torch.randn(20, 256), torch.randn(20, 256) * 10 ** torch.linspace(-2, 2, 20).unsqueeze(1)
+    left, right = scale * left, scale * (left + away)
+    found = torch.stack([mean_distance(a[None], b[None], torch.tensor(1))[0] for a, b in zip(left, right, strict=True)])
+    torch.testing.assert_close(found, (left.double() - right.double()).norm(dim=1).float(), rtol=1e-5, atol=0.0)
+
+
+def test_distances_that_overflow_do_no_harm():
+    sketches = torch.tensor([[3e38, 3e38], [0.0, 1.0], [-3e38, -3e38]])
+    fresh = mean_distance(sketches, sketches, torch.tensor(3))
+    for alpha in (0.0, 1.0, 1e30):
+        for greedy in (False, True):
+            order = diverse(torch.tensor([1.0, 2.0, 3.0]), fresh, sketches, 3, alpha, greedy=greedy)
+            assert sorted(order.tolist()) == [0, 1, 2]
+            assert alpha > 0 or order.tolist() == [2, 1, 0]
 
 
 def test_the_official_scale():
@@ -213,12 +171,9 @@ def test_a_saved_state_goes_on_with_the_same_choices():
     file.seek(0)
     second, resumed = run(Diverse(capacity=5), batches[4:], 2, torch.load(file, weights_only=True))
     assert first + second == whole
-    assert all(torch.equal(last[key], resumed[key]) for key in ("memory", "filled", "write"))
-    assert {key: value.dtype for key, value in last.items()} == {
-        "memory": torch.float32,
-        "filled": torch.int64,
-        "write": torch.int64,
-    }
+    assert all(torch.equal(last[key], resumed[key]) for key in last)
+    assert set(resumed) == set(last)
+    assert [last[key].dtype for key in ("memory", "filled", "write")] == [torch.float32, torch.int64, torch.int64]
 
 
 def test_the_state_it_was_given_is_left_alone():
@@ -252,7 +207,7 @@ def test_rows_without_a_finite_score_come_last_and_are_not_remembered(value):
     assert selection.state["filled"].item() == selection.state["write"].item() == 2
     assert selection.state["memory"][:2].tolist() == logits[[3, 0]].tolist()
     assert selection.state["memory"][2:].tolist() == [[0.0] * 6] * 6
-    for count, expected in ((1, [3]), (2, [0, 3]), (3, [0, 1, 3])):
+    for count, expected in ((1, [3]), (2, [0, 3]), (3, [0, 2, 3])):
         assert Diverse()(utility, count, context_of(logits=logits)).index.tolist() == expected
 
 
@@ -289,6 +244,13 @@ def test_alpha_is_a_number_from_zero(alpha, monkeypatch):
         Diverse(alpha_norm=alpha)
 
 
+@pytest.mark.parametrize("field", ["greedy", "shared"])
+def test_switches_are_true_or_false(field, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # or the type checker comes first
+    with pytest.raises(ArgumentError, match=rf"^Diverse.{field} must be true or false, got 1\.$"):
+        Diverse(**{field: 1})
+
+
 @pytest.mark.parametrize(
     ("field", "value", "rule"),
     [
@@ -306,22 +268,52 @@ def test_sizes_are_whole_numbers(field, value, rule, monkeypatch):
         Diverse(**{field: value})
 
 
-def test_longer_rows_are_refused():
-    with pytest.raises(ArgumentError, match=r"^Diverse.max_tokens must be at least the tokens of a row \(9\), got 8"):
-        Diverse(max_tokens=8)(torch.zeros(2), 1, context_of(logits=torch.randn(2, 9, 4)))
+def test_longer_rows_are_no_error():
+    _, state = run(Diverse(max_tokens=8), [torch.randn(6, 5, 200)], 1)
+    logits = torch.randn(6, 30, 200)
+    (first,), state = run(Diverse(max_tokens=8), [logits], 1, state)
+    assert run(Diverse(max_tokens=8), [logits], 5, state)[0] == [[row for row in range(6) if row not in first]]
 
 
-def test_a_memory_of_other_sizes_is_refused():
+@pytest.mark.parametrize(
+    ("changed", "classes", "message"),
+    [
+        ({"capacity": 5}, 6, "capacity 5, got one of capacity 3"),
+        ({"seed": 7}, 6, "seed 7, got one of seed 0"),
+        ({"max_tokens": 9}, 6, "max_tokens 9, got one of max_tokens 4096"),
+        ({"vocabulary_dims": 4}, 6, "vocabulary_dims 4, got one of vocabulary_dims 128"),
+        ({"token_dims": 4}, 6, "token_dims 4, got one of token_dims 8"),
+        ({"shared": True}, 6, "shared 1, got one of shared 0"),
+        ({}, 7, "classes 7, got one of classes 6"),
+        ({}, 32_001, "classes 32001, got one of classes 6"),
+    ],
+)
+def test_a_memory_made_otherwise_is_refused(changed, classes, message):
     _, state = run(Diverse(capacity=3), [torch.randn(4, 6)], 2)
-    with pytest.raises(ArgumentError, match=r"memory of \(5, 6\) \(capacity, dims\), got \(3, 6\)"):
-        run(Diverse(capacity=5), [torch.randn(4, 6)], 2, state)
+    with pytest.raises(ArgumentError, match=rf"^Diverse must go on with a memory of {message} from the checkpoint\."):
+        run(Diverse(**({"capacity": 3} | changed)), [torch.randn(4, classes)], 2, state)
+
+
+def test_another_vocabulary_is_refused_though_sketches_are_as_long_and_so_are_rows_with_tokens():
+    _, state = run(Diverse(), [torch.randn(4, 300)], 2)
+    with pytest.raises(ArgumentError, match=r"of classes 301, got one of classes 300 from the checkpoint"):
+        run(Diverse(), [torch.randn(4, 301)], 2, state)
+    with pytest.raises(ArgumentError, match=r"of dims 1024, got one of dims 128 from the checkpoint"):
+        run(Diverse(), [torch.randn(4, 5, 300)], 2, state)
+    with pytest.raises(ArgumentError, match=r"of classes 300, got one of classes None from the checkpoint"):
+        run(Diverse(), [torch.randn(4, 300)], 2, {key: state[key] for key in ("memory", "filled", "write")})
+
+
+def test_alpha_and_greedy_may_change():
+    _, state = run(Diverse(), [torch.randn(4, 300)], 2)
+    run(Diverse(alpha_norm=1.0, greedy=True), [torch.randn(4, 300)], 2, state)
 
 
 def test_needs_logits_and_says_so():
     assert isinstance(Diverse(), Selector)
-    assert Diverse().needs == {"logits"}
+    assert Diverse().needs == {"head"}
     assert not Diverse().with_replacement
-    with pytest.raises(MissingSignalError, match=r"^Diverse must have the signal 'logits'"):
+    with pytest.raises(MissingSignalError, match=r"^Diverse must have the signal 'head'"):
         Diverse()(torch.zeros(2), 1, context_of())
 
 
@@ -330,9 +322,238 @@ def test_nothing_in_the_state_needs_a_gradient():
     assert not any(value.requires_grad for value in state.values())
 
 
-def test_reads_nothing_back_to_the_host():
-    logits, valid = torch.randn(8, 5, 300), torch.rand(8, 5) < 0.5
-    _, state = run(Diverse(), [logits], 2)
+@pytest.mark.parametrize("greedy", [False, True])
+def test_reads_nothing_back_to_the_host(greedy):
+    weight, valid = torch.nn.Parameter(torch.randn(300, 16)), torch.rand(8, 5) < 0.5
+    signals: Any = {"head": Head.linear(torch.randn(8, 5, 16), weight), "valid": valid}
+    selector = Diverse(greedy=greedy)
+    state = selector(torch.zeros(8), 2, context_of(**signals)).state
     for before in ({}, state):
-        context: SelectionContext = context_of(state=before, logits=logits, valid=valid)
-        assert not host_reads(Diverse(), torch.rand(8), 3, context)
+        context: SelectionContext = context_of(state=before, **signals)
+        assert not host_reads(selector, torch.rand(8), 3, context)
+
+
+def test_the_head_chooses_as_its_logits_do():
+    weight, bias = torch.nn.Parameter(torch.randn(300, 16)), torch.randn(300)
+    states: list[Any] = [{}, {}]
+    for _ in range(4):
+        hidden, valid, utility = torch.randn(8, 5, 16), torch.rand(8, 5) < 0.8, 20 * torch.randn(8)
+        given_: list[Any] = [
+            {"head": Head.linear(hidden, weight, bias)},
+            {"logits": torch.nn.functional.linear(hidden, weight, bias)},
+        ]
+        found = [
+            Diverse(capacity=5)(utility, 3, context_of(state=state, valid=valid, **signals))
+            for state, signals in zip(states, given_, strict=True)
+        ]
+        assert found[0].index.tolist() == found[1].index.tolist()
+        states = [selection.state for selection in found]
+        torch.testing.assert_close(states[0]["memory"], states[1]["memory"], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("greedy", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sketches_choose_as_exact_distances_do_where_margins_are_clear(greedy, dtype):
+    # Rows at clearly different distances from all others: directions of their own, lengths a third apart.
+    length = 1.35 ** torch.arange(8.0)
+    selector, state, memory = Diverse(alpha_norm=0.5, capacity=6, greedy=greedy), {}, []
+    for _ in range(5):
+        order = torch.randperm(8)
+        logits = (torch.randn(8, 12, 400) * length[order].reshape(8, 1, 1)).to(dtype)
+        utility = torch.zeros(8)
+        selection = selector(utility, 3, context_of(state=state, logits=logits))
+        exact = logits.float().flatten(1).tolist()
+        if greedy:
+            best = greedy_reference(utility.tolist(), exact, memory, 0.5, 3)
+        else:
+            totals = reference(utility.tolist(), exact, memory, 0.5)
+            best = sorted(range(8), key=lambda row: (-totals[row], row))[:3]
+        if memory:  # without one all totals are equal, or the margins are not clear
+            assert selection.index.tolist() == sorted(best)
+        memory = (memory + [exact[row] for row in selection.index.tolist()])[-6:]
+        state = selection.state
+
+
+@pytest.mark.parametrize("remembered", [0, 1, 40])
+def test_a_twin_of_a_chosen_row_is_not_chosen_while_a_distinct_row_is_left(remembered):
+    selector = Diverse(capacity=32, greedy=True)
+    state: Any = {}
+    if remembered:
+        _, state = run(selector, [torch.randn(remembered, 6, 200)], remembered)
+    # Two families of copies with the best utilities, and three rows of their own of a utility a little lower.
+    logits = torch.randn(6, 6, 200)[torch.tensor([0, 0, 1, 2, 0, 3, 1, 4])]
+    utility = torch.tensor([9.0, 9.0, 8.9, 8.0, 9.0, 7.0, 8.9, 6.0])
+    for count, expected in ((5, [0, 2, 3, 5, 7]), (6, [0, 1, 2, 3, 5, 7]), (8, list(range(8)))):
+        assert selector(utility, count, context_of(state=state, logits=logits)).index.tolist() == expected
+    # A copy is taken all the same where its utility is ahead by more than the distance of any other is worth.
+    utility = torch.tensor([5e4, 5e4, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    assert selector(utility, 2, context_of(state=state, logits=logits)).index.tolist() == [0, 1]
+
+
+def test_without_greedy_twins_are_chosen_together():
+    _, state = run(Diverse(), [torch.randn(40, 6, 200)], 40)
+    logits = torch.randn(4, 6, 200)[torch.tensor([0, 1, 0, 2, 3])]
+    utility = torch.tensor([1e3, 0.0, 1e3, 0.0, 0.0])
+    assert Diverse()(utility, 2, context_of(state=state, logits=logits)).index.tolist() == [0, 2]
+
+
+def test_greedy_leaves_rows_alone_that_are_as_far_from_each_other_as_from_the_memory():
+    logits = 10 * torch.eye(40).reshape(40, 1, 40)
+    _, state = run(Diverse(), [logits[:8]], 8)
+    utility = torch.randn(32)
+    found = [
+        Diverse(greedy=greedy)(utility, 9, context_of(state=state, logits=logits[8:])).index.tolist()
+        for greedy in (False, True)
+    ]
+    assert found[0] == found[1] == sorted(utility.argsort(descending=True)[:9].tolist())
+
+
+@pytest.mark.parametrize("greedy", [False, True])
+def test_rows_without_valid_tokens_come_after_those_with_and_are_not_remembered(greedy):
+    selector = Diverse(capacity=8, greedy=greedy)
+    _, state = run(selector, [torch.randn(3, 5, 200)], 3)
+    logits, valid = torch.randn(4, 5, 200), torch.ones(4, 5, dtype=torch.bool)
+    valid[1] = False
+    utility = torch.tensor([-9.0, 1e6, -math.inf, 0.0])
+    for count, expected in ((2, [0, 3]), (3, [0, 1, 3]), (4, [0, 1, 2, 3])):
+        selection = selector(utility, count, context_of(state=state, logits=logits, valid=valid))
+        assert selection.index.tolist() == expected
+        assert selection.state["filled"].item() == selection.state["write"].item() == 5
+        assert selection.state["memory"].isfinite().all()
+        assert selection.metrics["novelty_kept"].isfinite()
+
+
+@pytest.mark.parametrize("greedy", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_batch_without_valid_tokens_leaves_the_memory_as_it_was(greedy, shared):
+    selector = Diverse(capacity=8, greedy=greedy, shared=shared)
+    _, full = run(selector, [torch.randn(3, 5, 200)], 3)
+    for state, fill in (({}, 0.0), (full, 3 / 8)):
+        valid = torch.zeros(4, 5, dtype=torch.bool)
+        selection = selector(torch.rand(4), 2, context_of(state=state, logits=torch.randn(4, 5, 200), valid=valid))
+        assert selection.index.tolist() == [0, 1]
+        assert selection.metrics["novelty_kept"].item() == 0.0
+        assert selection.metrics["memory_fill"].item() == fill
+        assert selection.state["memory"].isfinite().all()
+        if state:
+            assert all(torch.equal(state[key], selection.state[key]) for key in state)
+
+
+def test_logs_the_fill_of_the_memory_and_how_new_the_kept_rows_are():
+    selector, state, memory = Diverse(capacity=4, alpha_norm=2.0), {}, []
+    for step in range(4):
+        utility, logits = torch.randn(6), torch.randn(6, 4)
+        selection = selector(utility, 2, context_of(step, state, logits=logits))
+        fresh, kept = reference([0.0] * 6, logits.tolist(), memory, 1.0), selection.index.tolist()
+        assert selection.metrics["novelty_kept"].item() == pytest.approx(
+            (fresh[kept[0]] + fresh[kept[1]]) / 2, rel=1e-5
+        )
+        assert selection.metrics["memory_fill"].item() == min(2 * step + 2, 4) / 4
+        memory = (memory + [logits[row].tolist() for row in kept])[-4:]
+        state = selection.state
+
+
+def test_a_memory_larger_than_the_run_is_never_full():
+    batches = [torch.randn(6, 300) for _ in range(3)]
+    _, state = run(Diverse(capacity=1024), batches, 2)
+    assert state["filled"].item() == 6
+    assert not state["memory"][6:].any()
+
+
+def on_two_ranks(tmp_path: Path, task: Callable[[int], Any]) -> list[Any]:
+    """What ``task`` returns on each of two ranks, each a process of its own."""
+
+    def work(rank: int) -> None:
+        torch.distributed.init_process_group("gloo", f"file://{tmp_path}/store", rank=rank, world_size=2)
+        try:
+            torch.save(task(rank), tmp_path / f"{rank}.pt")
+        finally:
+            torch.distributed.destroy_process_group()
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # forked processes must not inherit a pool of threads in use
+    try:
+        torch.multiprocessing.start_processes(work, nprocs=2, start_method="fork")
+    finally:
+        torch.set_num_threads(threads)
+    return [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def batches_of(rank: int, sizes: list[int]) -> list[Tensor]:
+    random = torch.Generator().manual_seed(rank)
+    return [torch.randn(size, 4, generator=random) for size in sizes]
+
+
+two_ranks = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
+
+
+@two_ranks
+@pytest.mark.parametrize("capacity", [7, 3, 2])
+def test_a_shared_memory_is_the_same_on_all_ranks(capacity, tmp_path):
+    # The ranks' batches are of other sizes, and once only one row of the first rank has finite logits.
+    sizes, selector = [[5, 5, 5, 4, 5], [6, 6, 5, 2, 5]], Diverse(capacity=capacity, alpha_norm=0.7, shared=True)
+
+    def task(rank: int) -> Any:
+        batches = batches_of(rank, sizes[rank])
+        batches[2][:4] = batches[2][:4] if rank else torch.nan
+        return run(selector, batches, 2)
+
+    (first, one), (second, two) = on_two_ranks(tmp_path, task)
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    memory: list[list[float]] = []
+    batches = [batches_of(rank, sizes[rank]) for rank in range(2)]
+    for step in range(5):
+        best = []
+        for rank, choices in enumerate((first, second)):
+            rows = batches[rank][step].tolist()
+            usable = [4] if (rank, step) == (0, 2) else range(len(rows))
+            totals = reference([0.0] * len(rows), rows, memory, 0.7)
+            best.append([rows[row] for row in sorted(usable, key=lambda row, of=totals: -of[row])[:2]])
+            assert {tuple(rows[row]) for row in choices[step]} >= {tuple(row) for row in best[-1]}
+        in_turn = [ranked[place] for place in range(2) for ranked in best if place < len(ranked)]
+        memory = (memory + in_turn[:capacity])[-capacity:]
+    assert sorted(map(tuple, memory)) == sorted(map(tuple, one["memory"].tolist()))
+
+
+@two_ranks
+def test_a_memory_of_its_own_knows_nothing_of_other_ranks(tmp_path):
+    found = on_two_ranks(tmp_path, lambda rank: run(Diverse(capacity=7), batches_of(rank, [5, 5, 5]), 2))
+    for rank in range(2):
+        choices, state = run(Diverse(capacity=7), batches_of(rank, [5, 5, 5]), 2)
+        assert found[rank][0] == choices
+        assert torch.equal(found[rank][1]["memory"], state["memory"])
+
+
+@two_ranks
+def test_a_shared_memory_goes_on_exactly_on_two_ranks_and_on_one(tmp_path):
+    selector = Diverse(capacity=7, shared=True)
+    for part in ("whole", "first", "second"):
+        (tmp_path / part).mkdir()
+    whole = on_two_ranks(tmp_path / "whole", lambda rank: run(selector, batches_of(rank, [5] * 6), 2))
+    first = on_two_ranks(tmp_path / "first", lambda rank: run(selector, batches_of(rank, [5] * 6)[:3], 2))
+    second = on_two_ranks(
+        tmp_path / "second", lambda rank: run(selector, batches_of(rank, [5] * 6)[3:], 2, first[rank][1])
+    )
+    for rank in range(2):
+        assert first[rank][0] + second[rank][0] == whole[rank][0]
+        assert all(torch.equal(whole[rank][1][key], second[rank][1][key]) for key in whole[rank][1])
+    assert run(selector, batches_of(0, [5] * 6)[3:4], 2, first[1][1])[0] == second[0][0][:1]
+
+
+@two_ranks
+def test_how_many_rows_a_rank_may_have_is_settled_anew_on_another_number_of_ranks(tmp_path):
+    def task(rank: int) -> Any:
+        selector, batches = Diverse(capacity=20, shared=True), batches_of(rank, [5, 5])
+        _, state = run(selector, batches[:1], 4)
+        one = run(selector, batches[1:], 4, dict(state))[1]["filled"]
+        # As three ranks would have left it that had one row each.
+        return one, run(selector, batches[1:], 4, dict(state) | {"slots": torch.empty(0, 1, 3)})[1]["filled"]
+
+    assert [[int(filled) for filled in found] for found in on_two_ranks(tmp_path, task)] == [[16, 16], [16, 16]]
+
+
+def test_on_one_rank_sharing_changes_nothing():
+    batches = batches_of(0, [5] * 6)
+    (plain, one), (shared, two) = (run(Diverse(capacity=5, shared=shared), batches, 2) for shared in (False, True))
+    assert plain == shared
+    assert all(torch.equal(one[key], two[key]) for key in ("memory", "filled", "write"))

@@ -1,0 +1,65 @@
+"""Products of an output head's weights, kept for as long as the weights stay the same."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["HeadCache"]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    owners: tuple[weakref.ref[Tensor], ...]
+    stamp: tuple[object, ...]
+    value: Tensor
+
+
+class HeadCache:
+    """What was computed from weights, computed again only when they change.
+
+    A weight has changed when torch counted a write to it or its memory is another one. Optimizers that write past that
+    count (through ``.data``) exist, so a weight that is trained is also taken to change with every optimizer step. A
+    weight that is not a parameter (the merged weight of an adapter) is new each time.
+
+    Attributes:
+        step: The optimizer step; set by the owner before each use.
+    """
+
+    def __init__(self) -> None:
+        self.step = 0
+        self._kept: dict[Hashable, _Kept] = {}
+
+    def get(self, key: Hashable, weights: Sequence[Tensor], compute: Callable[[], Tensor]) -> Tensor:
+        """``compute()``, or what it returned last time for the same ``key`` and unchanged ``weights``."""
+        owners = [_owner(weight) for weight in weights]
+        if any(owner is None for owner in owners):
+            return compute()
+        lasting = [owner for owner in owners if owner is not None]
+        place = (key, *((id(owner), weight.stride()) for owner, weight in zip(lasting, weights, strict=True)))
+        stamp = tuple(self._stamp(owner) for owner in lasting)
+        kept = self._kept.get(place)
+        if (
+            kept is not None
+            and kept.stamp == stamp
+            and all(r() is o for r, o in zip(kept.owners, lasting, strict=True))
+        ):
+            return kept.value
+        self._kept.pop(place, None)  # before the new one is made: only one of them need fit into memory
+        value = compute()
+        self._kept[place] = _Kept(tuple(map(weakref.ref, lasting)), stamp, value)
+        return value
+
+    def _stamp(self, weight: Tensor) -> tuple[object, ...]:
+        return weight.data_ptr(), weight._version, weight.dtype, self.step if weight.requires_grad else None
+
+
+def _owner(weight: Tensor) -> Tensor | None:
+    """The parameter or buffer that ``weight`` is all of, or ``None`` if it is only a part or made for the moment."""
+    base = weight if weight._base is None else weight._base
+    whole = base.data_ptr() == weight.data_ptr() and base.numel() == weight.numel()
+    return base if isinstance(base, nn.Parameter) and whole and not torch.is_inference(base) else None

@@ -1,0 +1,194 @@
+"""Find the output head of an untouched step, and read it without computing logits.
+
+The first scoring pass of a fit runs in full and shows the logits. A second one replaces the outputs of the linear
+layers with as many outputs as there are classes and ends at the loss; what it found is compared with the logits of the
+first. Only if they are the same do later passes end at the loss. Otherwise passes go on in full, which is said once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lightning_select.compat import rank_zero_info
+from lightning_select.errors import ArgumentError
+from lightning_select.signals.base import Signals
+from lightning_select.signals.head import Head
+from lightning_select.signals.head_cache import HeadCache
+from lightning_select.signals.head_capture import HeadCapture, HeadReached, weights_of
+from lightning_select.signals.head_terms import Linear
+from lightning_select.signals.lazy_logits import UnfollowedError
+from lightning_select.signals.probe import StepShape
+from lightning_select.signals.reading import put_by_row
+from lightning_select.signals.records import Record
+from lightning_select.signals.terms import Terms
+
+__all__ = ["HeadReader"]
+
+_SHARDED = frozenset({"FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy"})
+_SHOWN = frozenset({"head", "hidden", "targets", "valid", "ids"})
+"""What a pass that ends at the loss can tell."""
+
+_TRIES = 8
+_COMPARED = 64
+"""Classes at either end whose logits are compared; half precision rounds the ones that the step computed."""
+_TOLERANCE = 0.02
+
+
+class HeadReader:
+    """Knows how to read the output head of one module's step.
+
+    Args:
+        module: The LightningModule.
+        strategy: Name of the Trainer's strategy; sharded weights are whole only while their layer runs.
+        name: Submodule that is the output head; ``None`` looks for it.
+
+    Raises:
+        ArgumentError: There is no such submodule, or it has no weight.
+    """
+
+    def __init__(self, module: nn.Module, strategy: str, name: str | None) -> None:
+        self.cache = HeadCache()
+        self._module = module
+        self._name = name
+        self._weights, self._classes = _named_weights(module, name)
+        self._used: frozenset[int] = frozenset()
+        self._passed_over: frozenset[int] = frozenset()
+        self._found: bool | None = None
+        if strategy in _SHARDED:
+            self._give_up(f"{strategy} shards it, so that its weight is whole only while it runs")
+
+    def can_read(self, needs: Collection[str]) -> bool:
+        """Will a pass that ends at the loss do?"""
+        return bool(self._found) and "head" in needs and _SHOWN.issuperset(needs)
+
+    def wants_trial(self, needs: Collection[str]) -> bool:
+        """Is it not known yet whether such a pass will do?"""
+        return self._found is None and "head" in needs and _SHOWN.issuperset(needs)
+
+    def capture(self, shape: StepShape, before_write: Callable[..., None], others: Collection[int] = ()) -> HeadCapture:
+        """Watches one pass; with ``others``, one that looks for another head with so many classes."""
+        return HeadCapture(
+            others or (self._classes,),
+            weights=self._weights,
+            passed_over=self._passed_over,
+            connected=shape.connected,
+            before_write=before_write,
+            beyond=self._used if others else frozenset(),
+        )
+
+    def read(self, capture: HeadCapture, reached: HeadReached, shape: StepShape, rows: int) -> Signals | None:
+        """What the pass tells, or ``None`` where the rows are not where they were."""
+        position, arguments = len(capture.records), reached.reduction.arguments
+        names = (*(record.reduction.name for record in capture.records), reached.reduction.name)
+        if names != shape.names[: position + 1] or (rows > 1 and (shape.single or not shape.sure)):
+            return None
+        layout, targets = shape.layouts[position], arguments["target"].detach().clone()
+        ignored = arguments.get("ignore_index", -100)
+        terms = Terms(torch.zeros(targets.shape, device=targets.device), None, (targets, ignored))
+        record = Record(reached.reduction, terms.values, cuts=capture.cuts, _terms=terms)
+        if layout is None or layout.own or not shape.fits_one(record, layout, rows):
+            return None
+
+        def move(values: Tensor) -> Tensor:
+            placed = put_by_row(record, values.movedim(reached.axis, -1), layout, rows)
+            if placed is None:
+                raise UnfollowedError("rows that cannot be told apart")
+            return placed
+
+        term = reached.term.carry(move)
+        places = put_by_row(record, targets.unsqueeze(-1), layout, rows)
+        counts = put_by_row(record, (targets != ignored).unsqueeze(-1), layout, rows)
+        if places is None or counts is None:
+            return None
+        self._used = weights_of(reached.term)
+        hidden = term.parts[0].hidden if isinstance(term, Linear) else None
+        head = Head(term, (*places.shape[:-1], reached.classes), self.cache)
+        return Signals(head=head, targets=places[..., 0], valid=counts[..., 0], hidden=hidden)
+
+    def try_out(self, run: Callable[..., Signals | str | None], full: Signals, counts: Sequence[int]) -> None:
+        """Find out which layers make the logits, and whether a pass that ends at the loss shows just those.
+
+        Args:
+            run: Makes such a pass; says why if it cannot.
+            full: What the full pass showed.
+            counts: How many classes each of its classification losses has.
+
+        Raises:
+            ArgumentError: Several heads feed several losses, and none was named; or the one named cannot be read.
+        """
+        if full.logits is None or full.link != "softmax":
+            return self._give_up("the loss of the step is none over classes")
+        self._classes = self._classes if self._name is not None else full.logits.shape[-1]
+        reason = "no linear layer makes them"
+        for first in range(_TRIES):
+            self._passed_over = frozenset(range(first))
+            seen = run()
+            if isinstance(seen, Signals) and self._agrees(seen, full):
+                self._found = True
+                return self._only(run, counts)
+            if seen is None:
+                break
+            reason = seen if isinstance(seen, str) else "what was found are other numbers"
+        return self._give_up(reason)
+
+    def _only(self, run: Callable[..., Signals | str | None], counts: Sequence[int]) -> None:
+        """There is no second head whose losses someone might mean."""
+        if self._name is not None or len(counts) < 2:
+            return
+        first = self._used
+        run(others=frozenset(counts))
+        if self._used != first:
+            names = {id(weight): name for name, weight in self._module.named_parameters()}
+            heads = [", ".join(sorted(names.get(key, "?") for key in used)) for used in (first, self._used)]
+            self._found = None
+            raise ArgumentError(
+                f"BatchSelection.head must name the output head where a step has several, got None and {heads[0]} and "
+                f"{heads[1]} in {type(self._module).__name__}. Give the name of one of the two layers."
+            )
+
+    def _agrees(self, seen: Signals, full: Signals) -> bool:
+        if self._name is not None or seen.head is None or full.logits is None:
+            return True
+        if seen.head.shape != full.logits.shape:
+            return False
+        width = min(_COMPARED, self._classes)
+        for begin in (0, self._classes - width):
+            there, found = (
+                full.logits[..., begin : begin + width].float(),
+                seen.head.logits(begin, begin + width).float(),
+            )
+            if not torch.linalg.vector_norm(there - found) <= _TOLERANCE * torch.linalg.vector_norm(there):
+                return False
+        return True
+
+    def _give_up(self, reason: str) -> None:
+        self._found = False
+        name = type(self._module).__name__
+        if self._name is not None:
+            raise ArgumentError(
+                f"BatchSelection.head must name the output head of {name}, got {self._name!r}, which cannot be read: "
+                f"{reason}. Leave it out to use the logits themselves."
+            )
+        rank_zero_info(
+            f"{name}: rows are scored with their logits, which takes more memory and time than the output head alone. "
+            f"It cannot be used: {reason}."
+        )
+
+
+def _named_weights(module: nn.Module, name: str | None) -> tuple[frozenset[int] | None, int]:
+    """The parameters of the submodule ``name``, and the number of its outputs."""
+    if name is None:
+        return None, 0
+    named = dict(module.named_modules()).get(name) if name else None
+    matrices = [] if named is None else [weight for weight in named.parameters() if weight.dim() == 2]
+    if named is None or not matrices:
+        linear = [key for key, part in module.named_modules() if isinstance(part, nn.Linear)]
+        raise ArgumentError(
+            f"BatchSelection.head must name a submodule of {type(module).__name__} that has a weight, got {name!r}. "
+            f"Its last linear layers are {', '.join(linear[-3:]) or 'none'}."
+        )
+    largest = max(matrices, key=lambda weight: weight.numel())
+    return frozenset(map(id, named.parameters())), largest.shape[0]

@@ -1,0 +1,156 @@
+"""What logits are made of, so that they can be had a few classes at a time, or not at all.
+
+A `Term` stands for a tensor whose class axis is never filled. `Linear` is the usual output head, the sum of one or
+several linear layers (a head under LoRA is two of them). `Mapped` is anything that torch computes entry by entry from
+such terms: a soft cap, a mask over the vocabulary, a mixture of heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_select.types import Float, Shaped
+
+__all__ = ["Dense", "Linear", "Mapped", "Part", "PerClass", "PerToken", "Term", "device_of_term", "is_term", "wide"]
+
+Carry = Callable[[Tensor], Tensor]
+"""Moves tokens about in a tensor that has some other size where the logits have their classes."""
+
+
+@runtime_checkable
+class Term(Protocol):
+    """A tensor of logits, or something that is combined with it, without its class axis."""
+
+    def carry(self, move: Carry) -> Term:
+        """The same after ``move`` was applied to everything that has tokens."""
+
+    def chunk(self, begin: int, end: int) -> Shaped[Tensor, "*tokens #chunk"]:
+        """The classes from ``begin`` to ``end``; the class axis must be the last one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One linear layer.
+
+    Attributes:
+        hidden: Its input, tokens in any number of axes; where logits have their classes it has features.
+        weight: Its weight.
+    """
+
+    hidden: Float[Tensor, "*tokens features"]
+    weight: Float[Tensor, "classes features"]
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """``sum_i hidden_i @ weight_i.T``."""
+
+    parts: tuple[Part, ...]
+
+    @property
+    def features(self) -> int:
+        """Number of features of all layers together."""
+        return sum(part.weight.shape[1] for part in self.parts)
+
+    def carry(self, move: Carry) -> Linear:
+        """The same after ``move`` was applied to the inputs."""
+        return Linear(tuple(replace(part, hidden=move(part.hidden)) for part in self.parts))
+
+    def chunk(self, begin: int, end: int) -> Float[Tensor, "*tokens chunk"]:
+        """Some of the logits, in float32 (float64 where the layers are)."""
+        pieces = (F.linear(wide(part.hidden), wide(part.weight[begin:end])) for part in self.parts)
+        return sum(pieces, start=torch.zeros((), device=self.parts[0].hidden.device))
+
+    def scaled(self, factor: Tensor | float) -> Linear:
+        """All logits times a number, or each token's times its own."""
+        return Linear(tuple(replace(part, hidden=wide(part.hidden) * factor) for part in self.parts))
+
+    def shifted(self, bias: Float[Tensor, "classes"], axis: int = -1) -> Linear:
+        """A bias added to every token: a feature that is always one. ``axis`` is that of the features."""
+        like = self.parts[0].hidden
+        return Linear((*self.parts, Part(torch.ones_like(like.narrow(axis, 0, 1)), bias.detach().unsqueeze(1))))
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """Logits that are there."""
+
+    values: Shaped[Tensor, "*tokens classes"]
+
+    def carry(self, move: Carry) -> Dense:
+        """The same after ``move`` was applied."""
+        return Dense(move(self.values))
+
+    def chunk(self, begin: int, end: int) -> Shaped[Tensor, "*tokens chunk"]:
+        """Some of the classes."""
+        return self.values[..., begin:end]
+
+
+@dataclass(frozen=True, eq=False)
+class PerToken:
+    """One number per token, the same for every class."""
+
+    values: Shaped[Tensor, "*tokens 1"]
+
+    def carry(self, move: Carry) -> PerToken:
+        """The same after ``move`` was applied."""
+        return PerToken(move(self.values))
+
+    def chunk(self, begin: int, end: int) -> Shaped[Tensor, "*tokens 1"]:
+        """The number of each token."""
+        return self.values
+
+
+@dataclass(frozen=True, eq=False)
+class PerClass:
+    """One number per class, the same for every token."""
+
+    values: Shaped[Tensor, "classes"]
+
+    def carry(self, move: Carry) -> PerClass:
+        """Nothing moves."""
+        return self
+
+    def chunk(self, begin: int, end: int) -> Shaped[Tensor, "chunk"]:
+        """The numbers of some classes."""
+        return self.values[begin:end]
+
+
+@dataclass(frozen=True, eq=False)
+class Mapped:
+    """``func`` of other terms, entry by entry."""
+
+    func: Callable[..., Tensor]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def carry(self, move: Carry) -> Mapped:
+        """The same after ``move`` was applied to every term."""
+        return replace(self, args=tuple(a.carry(move) if is_term(a) else a for a in self.args))
+
+    def chunk(self, begin: int, end: int) -> Shaped[Tensor, "*tokens chunk"]:
+        """The classes from ``begin`` to ``end``."""
+        return self.func(*(a.chunk(begin, end) if is_term(a) else a for a in self.args), **self.kwargs)
+
+
+def is_term(value: Any) -> bool:
+    """Is this a term, and not a number?"""
+    return isinstance(value, (Linear, Dense, PerToken, PerClass, Mapped))
+
+
+def device_of_term(term: Any) -> torch.device:
+    """Where a term lies."""
+    if isinstance(term, Mapped):
+        return next(device_of_term(value) for value in term.args if is_term(value))
+    return term.parts[0].hidden.device if isinstance(term, Linear) else term.values.device
+
+
+def wide(values: Tensor) -> Tensor:
+    """In float32 at least."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

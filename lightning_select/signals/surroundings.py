@@ -1,0 +1,86 @@
+"""What a step finds around it when it is run for scoring, and everything that is put back afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightning_select.batch import tensors_of
+from lightning_select.signals.experiments import device_of
+from lightning_select.signals.generators import Generators
+from lightning_select.signals.gradients import GradientKeeper
+from lightning_select.signals.optimizers import options_kept
+from lightning_select.signals.quiet import muted
+from lightning_select.signals.snapshot import ModuleKeeper
+from lightning_select.types import Batch
+
+__all__ = ["Surroundings"]
+
+
+class Surroundings:
+    """Everything that a step may touch, kept as it is.
+
+    Args:
+        module: The LightningModule.
+        trainer: Its Trainer, whose precision applies and whose loggers are muted.
+        train_mode: Leave every submodule in the mode it is in, instead of switching to eval.
+
+    Attributes:
+        keeper: Keeps the state of the module.
+        gradients: Keeps its gradients.
+    """
+
+    def __init__(self, module: nn.Module, trainer: Any, *, train_mode: bool) -> None:
+        self.keeper = ModuleKeeper(module)
+        self.gradients = GradientKeeper(module)
+        self._module = module
+        self._trainer = trainer
+        self._train_mode = train_mode
+        self._generators = Generators()
+        self._differentiates = False
+
+    @contextmanager
+    def around(self, batch: Batch, *, grad: bool = False, eager: bool = False) -> Iterator[None]:
+        """The surroundings that training has, for as long as the context is open.
+
+        Args:
+            batch: What the step is given.
+            grad: Let it make a graph.
+            eager: Let nothing run compiled.
+        """
+        grad = grad or self._differentiates
+        tensors = tuple(tensors_of(batch))
+        with ExitStack() as stack:
+            stack.enter_context(self._generators.kept(device_of(tensors)))
+            stack.enter_context(muted(self._module, self._trainer))
+            stack.enter_context(options_kept(self._trainer))
+            stack.enter_context(self.gradients.kept(tensors, grad=grad))
+            stack.enter_context(self.keeper.kept(tensors))
+            if not self._train_mode:
+                for attributes in map(vars, self._module.modules()):
+                    if "training" in attributes:  # a wrapper may have the flag of what it wraps
+                        attributes["training"] = False
+            stack.enter_context(torch.set_grad_enabled(grad))
+            if eager:
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            if self._trainer is not None:
+                stack.enter_context(self._trainer.precision_plugin.train_step_context())
+            yield
+
+    def attempt(self, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What ``run`` returns. A step that takes a gradient itself fails without a graph; it gets one from then on."""
+        try:
+            return run(*args, **kwargs)
+        except RuntimeError as error:
+            if self._differentiates or type(error) is not RuntimeError or "grad" not in str(error):
+                raise
+        self._differentiates = True
+        try:
+            return run(*args, **kwargs)
+        except Exception:
+            self._differentiates = False
+            raise
