@@ -17,7 +17,7 @@ CONFIGS = Path(__file__).parent.parent / "configs" / "callbacks" / "selection"
 
 
 def camel(name: str) -> str:
-    special = {"el2n": "EL2N"}
+    special = {"el2n": "EL2N", "divbs": "DivBS"}
     return special.get(name, "".join(part.capitalize() for part in name.split("_")))
 
 

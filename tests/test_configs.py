@@ -30,6 +30,7 @@ RECIPES = {
     "max_loss": ("loss", "top_k", 0.1),
     "grad_norm": ("grad_norm", "top_k", 0.1),
     "importance_sampling": ("grad_norm", "importance", 0.2),
+    "divbs": ("loss", "divbs", 0.1),
     "el2n": ("el2n", "top_k", 0.5),
     "uncertainty": ("uncertainty", "top_k", 0.1),
     "dynamic_loss": ("dynamic_loss",),

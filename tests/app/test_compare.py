@@ -14,7 +14,7 @@ from tests.app import tiny
 from tests.app.conftest import TINY, read_csv
 
 RECIPES = [
-    *("balanced_difficulty", "dynamic_loss", "el2n", "focal", "grad_norm", "importance_sampling", "max_loss"),
+    *("balanced_difficulty", "divbs", "dynamic_loss", "el2n", "focal", "grad_norm", "importance_sampling", "max_loss"),
     *("rho_loss", "selective_backprop", "self_paced", "uds", "uncertainty"),
 ]
 NOTE = "+callbacks.note._target_=tests.app.tiny.Note"
