@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from lightning_select.app.hydra_versions import BASE
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ["hydra", "matplotlib", "sklearn", "transformers", "pandas"]
+HEAVY = ["hydra", "matplotlib", "sklearn", "transformers", "peft", "pandas"]
 ALIASES = ["omegaconf", "hydra-core", "scikit-learn"]
 CORE = {"torch", "lightning", "torchmetrics", "numpy", "hydra-core"}
 
@@ -137,7 +137,7 @@ def test_the_help_needs_core_dependencies_only(unpacked, tmp_path) -> None:
     hidden = [name for name in (*HEAVY, "scikit-learn") if name != "hydra"]
     code = HIDE.format(names=hidden) + "from lightning_select.app import main; main()"
     told = python(code, "--help", path=unpacked, cwd=tmp_path)
-    assert "callbacks/selection: balanced_difficulty, dynamic_loss" in told
+    assert "callbacks/selection: balanced_difficulty, divbs, dynamic_loss" in told
 
 
 @pytest.fixture
