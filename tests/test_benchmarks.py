@@ -78,6 +78,9 @@ def common(load: Any) -> ModuleType:
             },
         ),
         ("draws", 4, set(range(21 if CPPRB else 15))),
+        ("divbs", 3, set(range(12))),
+        ("uds_scoring", 2, {"scoring", "difference", "steps"}),
+        ("uds_sft", 2, {"made up, 8 of 32", "made up, 4 of 32"}),
     ],
 )
 def test_a_fast_run_ends_with_a_verdict(name: str, bars: int, figures: set[Any], tmp_path: Path) -> None:

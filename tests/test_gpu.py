@@ -12,9 +12,13 @@ import torch.nn.functional as F
 from lightning_select import BatchSelection, LossReweighting
 from lightning_select.scores.el2n import EL2N
 from lightning_select.scores.loss import Loss
+from lightning_select.scores.nuclear_norm import NuclearNorm
 from lightning_select.scores.reducible_loss import ReducibleLoss
 from lightning_select.selectors.diverse import Diverse
+from lightning_select.selectors.divbs import DivBS
+from lightning_select.selectors.facility_location import FacilityLocation
 from lightning_select.selectors.importance import Importance
+from lightning_select.selectors.k_center import KCenter
 from lightning_select.selectors.percentile import Percentile
 from lightning_select.selectors.top_k import TopK
 from lightning_select.weightings.dynamic_loss import DynamicLoss
@@ -29,6 +33,11 @@ CALLBACKS = {
     "percentile": lambda: BatchSelection(EL2N(), Percentile(), keep=0.5),
     "importance": lambda: BatchSelection(EL2N(), Importance(), keep=0.5),
     "diverse": lambda: BatchSelection(Loss(), Diverse(capacity=16), keep=0.5),
+    "uds": lambda: BatchSelection(NuclearNorm(), Diverse(capacity=16), keep=0.5),
+    "uds, greedy": lambda: BatchSelection(NuclearNorm(), Diverse(capacity=16, greedy=True), keep=0.5),
+    "divbs": lambda: BatchSelection(Loss(), DivBS(), keep=0.5),
+    "k_center": lambda: BatchSelection(Loss(), KCenter(), keep=0.5),
+    "facility_location": lambda: BatchSelection(Loss(), FacilityLocation(), keep=0.5),
     "reducible_loss": lambda: BatchSelection(ReducibleLoss(torch.zeros(96)), TopK(), keep=0.5),
     "dynamic_loss": lambda: LossReweighting(DynamicLoss()),
 }

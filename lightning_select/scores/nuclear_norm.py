@@ -56,17 +56,14 @@ def nuclear_norm(
     A row without valid tokens has norm 0, and one with a valid logit that is not finite is NaN.
     """
     head = logits if isinstance(logits, Head) else Head.of(logits)
-    gram = head.gram(valid, centre=centre)
+    used = torch.ones(head.shape[:-1], dtype=torch.bool, device=head.device) if valid is None else valid
+    gram = head.gram(used, centre=centre)
     finite = gram.isfinite().flatten(1).all(dim=1)
     gram = torch.where(finite[:, None, None], gram, 0.0)  # one such row would fail the solver for all
     norms = torch.where(finite, sum_of_roots(gram), torch.nan)
     if length != "none":
-        count = (
-            valid.reshape(len(norms), -1).sum(dim=1).clamp(min=1)
-            if valid is not None
-            else norms.new_tensor(head.tokens)
-        )
-        norms = norms / (count.sqrt() if length == "sqrt" else count)
+        counted = used.reshape(len(norms), -1).sum(dim=1).clamp(min=1)
+        norms = norms / (counted.sqrt() if length == "sqrt" else counted)
     return norms.float()
 
 
