@@ -14,8 +14,8 @@ from lightning_select.scores.el2n import EL2N
 from lightning_select.scores.loss import Loss
 from lightning_select.scores.nuclear_norm import NuclearNorm
 from lightning_select.scores.reducible_loss import ReducibleLoss
-from lightning_select.selectors.diverse import Diverse
 from lightning_select.selectors.divbs import DivBS
+from lightning_select.selectors.diverse import Diverse
 from lightning_select.selectors.facility_location import FacilityLocation
 from lightning_select.selectors.importance import Importance
 from lightning_select.selectors.k_center import KCenter
