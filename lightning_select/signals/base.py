@@ -109,8 +109,8 @@ SIGNAL_NAMES = tuple(field.name for field in dataclasses.fields(Signals) if fiel
 """Every signal that a score can ask for."""
 
 _HINTS = {
-    "logits": "The loss of the training step shows no logits: it is not a classification loss that we know.",
-    "head": "The loss of the training step shows no logits: it is not a classification loss that we know.",
+    "logits": "The loss of the training step shows no logits: it is no classification loss that torch reduces.",
+    "head": "The loss of the training step shows no logits: it is no classification loss that torch reduces.",
     "targets": "The loss of the training step shows no targets.",
     "hidden": "No linear layer feeds the logits of the training step.",
     "reference_loss": "Give the score a reference (a table, a module, a checkpoint path or a holdout).",

@@ -12,6 +12,10 @@ from torch import Tensor, nn
 __all__ = ["HeadCache"]
 
 
+_SAMPLED = 4096
+_CADENCE = 50
+
+
 @dataclass(frozen=True)
 class _Kept:
     owners: tuple[weakref.ref[Tensor], ...]
@@ -22,9 +26,10 @@ class _Kept:
 class HeadCache:
     """What was computed from weights, computed again only when they change.
 
-    A weight has changed when torch counted a write to it or its memory is another one. Optimizers that write past that
-    count (through ``.data``) exist, so a weight that is trained is also taken to change with every optimizer step. A
-    weight that is not a parameter (the merged weight of an adapter) is new each time.
+    A weight has changed when torch counted a write to it or its memory is another one. There are writes past that count
+    (through ``.data``), so a weight that is trained is also taken to change with every optimizer step, and some numbers
+    of every weight are compared with what they were: on the CPU each time, on other devices, where that is a wait,
+    every 50 steps. A weight that is not a parameter (the merged weight of an adapter) is new each time.
 
     Attributes:
         step: The optimizer step; set by the owner before each use.
@@ -33,6 +38,7 @@ class HeadCache:
     def __init__(self) -> None:
         self.step = 0
         self._kept: dict[Hashable, _Kept] = {}
+        self._samples: dict[int, tuple[int, float]] = {}
 
     def get(self, key: Hashable, weights: Sequence[Tensor], compute: Callable[[], Tensor]) -> Tensor:
         """``compute()``, or what it returned last time for the same ``key`` and unchanged ``weights``."""
@@ -55,7 +61,20 @@ class HeadCache:
         return value
 
     def _stamp(self, weight: Tensor) -> tuple[object, ...]:
-        return weight.data_ptr(), weight._version, weight.dtype, self.step if weight.requires_grad else None
+        changes = self.step if weight.requires_grad else None
+        return weight.data_ptr(), weight._version, weight.dtype, changes, self._sample(weight)
+
+    def _sample(self, weight: Tensor) -> float | None:
+        """A sum over some of the numbers; ``None`` where asking for it would be a wait for nothing."""
+        on_host = weight.device.type == "cpu"
+        if weight.requires_grad and not on_host:
+            return None
+        when, value = self._samples.get(id(weight), (-1, 0.0))
+        if on_host or when != self.step // _CADENCE:
+            some = weight.detach().reshape(-1)[:: max(1, weight.numel() // _SAMPLED)]
+            value = float(some.float().cpu().numpy().sum())
+            self._samples[id(weight)] = (self.step // _CADENCE, value)
+        return value
 
 
 def _owner(weight: Tensor) -> Tensor | None:

@@ -17,12 +17,15 @@ from lightning_select.compat import in_functorch
 from lightning_select.signals.capture import Capture
 from lightning_select.signals.head_terms import Linear, Mapped, Part, Term
 from lightning_select.signals.lazy_logits import LazyLogits, UnfollowedError
+from lightning_select.signals.records import Record
 from lightning_select.signals.reductions import recognise
 from lightning_select.signals.terms import Reduction
 
 __all__ = ["HeadCapture", "HeadReached", "weights_of"]
 
 _PRODUCTS = frozenset({torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm})
+_LOG_SOFTMAX = frozenset({F.log_softmax, torch.log_softmax, Tensor.log_softmax})
+_SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]
 _LOSSES = frozenset({"F.cross_entropy", "F.linear_cross_entropy"})
 
 
@@ -63,11 +66,16 @@ class HeadCapture(Capture):
         before_write: Callable[[Callable[..., Any], Any], None] | None = None,
         beyond: frozenset[int] = frozenset(),
     ) -> None:
-        super().__init__(connected=connected, before_write=before_write)
+        super().__init__(connected=connected, before_write=self._before)
         self._classes = classes
         self._weights = weights
         self._passed_over = passed_over
         self._calls = -1
+        self._keep = before_write
+        self._written: set[int] = set()
+        self._relied_on: set[int] = set()
+        self.passed: set[tuple[Any, ...]] = set()
+        self._made = 0
         self._beyond = beyond
 
     def __torch_function__(
@@ -75,6 +83,8 @@ class HeadCapture(Capture):
     ) -> Any:
         """See every torch function once."""
         kwargs = kwargs or {}
+        if (func == _SET_DATA or func in _LOG_SOFTMAX) and args and isinstance(args[0], LazyLogits):
+            raise UnfollowedError(getattr(func, "__name__", "an assignment to their data"))
         if func is F.linear or func in _PRODUCTS:
             given, weight, bias = _layer(func, args, kwargs)
             if self._is_head(given, weight, bias):
@@ -90,12 +100,30 @@ class HeadCapture(Capture):
         self._calls += 1
         return self._calls not in self._passed_over
 
+    def _before(self, func: Callable[..., Any], target: Any) -> None:
+        """Someone is about to write: terms are made use of after the pass, when such writes are undone."""
+        flag = func is Tensor.requires_grad_  # which changes no number
+        if isinstance(target, Tensor) and not flag and not isinstance(target, LazyLogits):
+            place = target.untyped_storage().data_ptr() if target.layout is torch.strided else 0
+            self._written.add(place)
+            if place in self._relied_on:
+                raise UnfollowedError("a write to what the output head is made of")
+        if self._keep is not None:
+            self._keep(func, target)
+
     def _stand_in(self, given: Tensor, weight: Tensor, bias: Tensor | None) -> LazyLogits:
+        weights = [part.untyped_storage().data_ptr() for part in (weight, bias) if part is not None]
+        if self._written.intersection(weights):
+            raise UnfollowedError("a write to the weight of the output head")
+        self._relied_on.update(weights, [given.untyped_storage().data_ptr()])
         kind = given.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else given.dtype
         term = Linear((Part(given.detach(), weight),))
         term = term if bias is None else term.shifted(bias)
-        return LazyLogits(term, (*given.shape[:-1], weight.shape[0]), given.dim() - 1, dtype, given.device)
+        made = LazyLogits(term, (*given.shape[:-1], weight.shape[0]), given.dim() - 1, dtype, given.device)
+        self._made += 1
+        made.origin = (self._made,)
+        return made
 
     def _reduce(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         if not any(isinstance(value, LazyLogits) for value in (*args, *kwargs.values())):
@@ -111,8 +139,13 @@ class HeadCapture(Capture):
         expected = logits.shape[: logits.axis] + logits.shape[logits.axis + 1 :]
         if target.is_floating_point() or target.shape != expected or logits.axis != min(1, logits.dim() - 1):
             raise UnfollowedError("a loss of other than class indices")
-        if self._beyond and not self._beyond - weights_of(logits.term):
-            return torch.zeros((), device=logits.device)
+        number, known = len(self.records), self._connected or ()
+        only_logged = number < len(known) and not known[number]
+        if only_logged or (self._beyond and not self._beyond - weights_of(logits.term)):
+            if not only_logged:
+                self.passed.add(logits.origin)
+            self.records.append(Record(reduction, torch.zeros((), device=logits.device)))
+            return self.records[-1].scalar
         raise HeadReached(logits.term, logits.axis, logits.shape[logits.axis], reduction)
 
     def _end_at_weight(self, reduction: Reduction) -> None:
@@ -126,9 +159,10 @@ class HeadCapture(Capture):
 
 
 def weights_of(term: Any) -> frozenset[int]:
-    """The weights that logits are made of, by their ids."""
+    """The parameters that logits are made of, by their ids; what is made for the moment has no lasting one."""
     if isinstance(term, Linear):
-        return frozenset(id(part.weight) for part in term.parts)
+        owners = (part.weight if part.weight._base is None else part.weight._base for part in term.parts)
+        return frozenset(id(owner) for owner in owners if isinstance(owner, nn.Parameter))
     return frozenset().union(*map(weights_of, term.args)) if isinstance(term, Mapped) else frozenset()
 
 

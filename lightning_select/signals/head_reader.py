@@ -31,7 +31,11 @@ _SHARDED = frozenset({"FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrateg
 _SHOWN = frozenset({"head", "hidden", "targets", "valid", "ids"})
 """What a pass that ends at the loss can tell."""
 
-_TRIES = 8
+_IGNORED = -100
+"""What torch ignores unless told otherwise."""
+
+_TRIES, _BATCHES = 8, 3
+"""How many layers are passed over in one batch, and how many batches may show nothing (all of one is masked)."""
 _COMPARED = 64
 """Classes at either end whose logits are compared; half precision rounds the ones that the step computed."""
 _TOLERANCE = 0.02
@@ -53,10 +57,13 @@ class HeadReader:
         self.cache = HeadCache()
         self._module = module
         self._name = name
-        self._weights, self._classes = _named_weights(module, name)
+        self._weights: frozenset[int] | None = None
+        self._classes = 0
         self._used: frozenset[int] = frozenset()
+        self._known: set[frozenset[int]] = set()
         self._passed_over: frozenset[int] = frozenset()
         self._found: bool | None = None
+        self._patience = _BATCHES
         if strategy in _SHARDED:
             self._give_up(f"{strategy} shards it, so that its weight is whole only while it runs")
 
@@ -67,6 +74,15 @@ class HeadReader:
     def wants_trial(self, needs: Collection[str]) -> bool:
         """Is it not known yet whether such a pass will do?"""
         return self._found is None and "head" in needs and _SHOWN.issuperset(needs)
+
+    def refuse(self, reason: str) -> None:
+        """A head that was named must be read; the logits may be those of another.
+
+        Raises:
+            ArgumentError: One was named.
+        """
+        if self._name is not None:
+            self._give_up(reason)
 
     def capture(self, shape: StepShape, before_write: Callable[..., None], others: Collection[int] = ()) -> HeadCapture:
         """Watches one pass; with ``others``, one that looks for another head with so many classes."""
@@ -81,12 +97,16 @@ class HeadReader:
 
     def read(self, capture: HeadCapture, reached: HeadReached, shape: StepShape, rows: int) -> Signals | None:
         """What the pass tells, or ``None`` where the rows are not where they were."""
+        self._used = weights_of(reached.term)
+        if self._found and self._used not in self._known:
+            self._found = None  # another head than was looked at: look again
+            return None
         position, arguments = len(capture.records), reached.reduction.arguments
         names = (*(record.reduction.name for record in capture.records), reached.reduction.name)
         if names != shape.names[: position + 1] or (rows > 1 and (shape.single or not shape.sure)):
             return None
         layout, targets = shape.layouts[position], arguments["target"].detach().clone()
-        ignored = arguments.get("ignore_index", -100)
+        ignored = _IGNORED if arguments.get("ignore_index") is None else arguments["ignore_index"]
         terms = Terms(torch.zeros(targets.shape, device=targets.device), None, (targets, ignored))
         record = Record(reached.reduction, terms.values, cuts=capture.cuts, _terms=terms)
         if layout is None or layout.own or not shape.fits_one(record, layout, rows):
@@ -103,50 +123,79 @@ class HeadReader:
         counts = put_by_row(record, (targets != ignored).unsqueeze(-1), layout, rows)
         if places is None or counts is None:
             return None
-        self._used = weights_of(reached.term)
         hidden = term.parts[0].hidden if isinstance(term, Linear) else None
         head = Head(term, (*places.shape[:-1], reached.classes), self.cache)
         return Signals(head=head, targets=places[..., 0], valid=counts[..., 0], hidden=hidden)
 
-    def try_out(self, run: Callable[..., Signals | str | None], full: Signals, counts: Sequence[int]) -> None:
+    def try_out(
+        self,
+        run: Callable[..., tuple[Signals | str | None, HeadCapture]],
+        full: Signals,
+        losses: Sequence[tuple[int, Tensor]],
+    ) -> Signals | None:
         """Find out which layers make the logits, and whether a pass that ends at the loss shows just those.
 
         Args:
             run: Makes such a pass; says why if it cannot.
             full: What the full pass showed.
-            counts: How many classes each of its classification losses has.
+            losses: How many classes each of its classification losses has, and its logits.
+
+        Returns:
+            What such a pass tells of this batch, or ``None`` where it will not do.
 
         Raises:
-            ArgumentError: Several heads feed several losses, and none was named; or the one named cannot be read.
+            ArgumentError: Several heads feed several losses, and none was named; the one named cannot be read; or a
+                head feeds several losses that see different tokens.
         """
         if full.logits is None or full.link != "softmax":
-            return self._give_up("the loss of the step is none over classes")
-        self._classes = self._classes if self._name is not None else full.logits.shape[-1]
+            self._give_up("the loss of the step is none over classes")
+            return None
+        self._classes = full.logits.shape[-1]
+        if self._name is not None:
+            self._weights, self._classes = _named_weights(self._module, self._name)
         reason = "no linear layer makes them"
         for first in range(_TRIES):
             self._passed_over = frozenset(range(first))
-            seen = run()
+            seen, _ = run()
             if isinstance(seen, Signals) and self._agrees(seen, full):
+                self._only(run, frozenset(count for count, _ in losses) if len(losses) > 1 else frozenset())
+                self._known.add(self._used)
                 self._found = True
-                return self._only(run, counts)
+                return seen
             if seen is None:
+                self._patience -= 1
+                if self._name is None and self._patience and first == 0:
+                    return None
                 break
             reason = seen if isinstance(seen, str) else "what was found are other numbers"
-        return self._give_up(reason)
+        pieces = [logits for count, logits in losses if count == self._classes]
+        if self._name is None and not all(_same(pieces[0], other) for other in pieces[1:]):
+            raise self._several(len(pieces))
+        self._give_up(reason)
+        return None
 
-    def _only(self, run: Callable[..., Signals | str | None], counts: Sequence[int]) -> None:
-        """There is no second head whose losses someone might mean."""
-        if self._name is not None or len(counts) < 2:
+    def _several(self, count: int) -> ArgumentError:
+        return ArgumentError(
+            f"{type(self._module).__name__}.training_step must show all logits of a row in one loss, got {count} "
+            "losses that see different logits of as many classes. Define selection_step(batch) and return "
+            "Signals(head=Head.linear(hidden, weight), valid=...)."
+        )
+
+    def _only(self, run: Callable[..., tuple[Signals | str | None, HeadCapture]], counts: frozenset[int]) -> None:
+        """There is no second head whose losses someone might mean, and no second piece of the same logits."""
+        if not counts:
             return
-        first = self._used
-        run(others=frozenset(counts))
-        if self._used != first:
+        module, first = type(self._module).__name__, self._used
+        _, capture = run(others=counts)
+        second, self._used = self._used, first
+        if len(capture.passed) > 1:
+            raise self._several(len(capture.passed))
+        if self._name is None and second != first:
             names = {id(weight): name for name, weight in self._module.named_parameters()}
-            heads = [", ".join(sorted(names.get(key, "?") for key in used)) for used in (first, self._used)]
-            self._found = None
+            heads = [", ".join(sorted(names.get(key, "?") for key in used)) for used in (first, second)]
             raise ArgumentError(
                 f"BatchSelection.head must name the output head where a step has several, got None and {heads[0]} and "
-                f"{heads[1]} in {type(self._module).__name__}. Give the name of one of the two layers."
+                f"{heads[1]} in {module}. Give the name of one of the two layers."
             )
 
     def _agrees(self, seen: Signals, full: Signals) -> bool:
@@ -192,3 +241,7 @@ def _named_weights(module: nn.Module, name: str | None) -> tuple[frozenset[int] 
         )
     largest = max(matrices, key=lambda weight: weight.numel())
     return frozenset(map(id, named.parameters())), largest.shape[0]
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one, other)

@@ -74,7 +74,7 @@ class Linear:
     def shifted(self, bias: Float[Tensor, "classes"], axis: int = -1) -> Linear:
         """A bias added to every token: a feature that is always one. ``axis`` is that of the features."""
         like = self.parts[0].hidden
-        return Linear((*self.parts, Part(torch.ones_like(like.narrow(axis, 0, 1)), bias.detach().unsqueeze(1))))
+        return Linear((*self.parts, Part(torch.ones_like(like.narrow(axis, 0, 1)), bias.unsqueeze(1))))
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ all of that; what moves tokens about is done to the hidden states instead, and w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,9 @@ aten = torch.ops.aten
 
 _SAME = frozenset({aten.clone, aten._to_copy, aten.detach, aten.alias, aten.contiguous, aten.lift_fresh})
 """Leave every number as it is, up to the rounding to another dtype, which is not followed."""
+
+_COPIES = frozenset({aten.clone, aten._to_copy})
+"""Of those, the ones whose result has memory of its own."""
 
 _RESHAPES = frozenset({aten.view, aten._unsafe_view, aten.reshape})
 _SWAPS = frozenset({aten.transpose, aten.permute, aten.t})
@@ -42,17 +45,23 @@ class LazyLogits(Tensor):
         axis: The axis of the classes.
         dtype: What they would be.
         device: Where they would be.
+
+    Attributes:
+        shared: Is there a view of them, or are they one?
+        origin: Which layer made them, and which tokens were chosen since.
     """
 
     term: Term
     axis: int
+    shared: bool
+    origin: tuple[Any, ...]
 
     @staticmethod
     def __new__(  # noqa: D102  # the class says it
         cls, term: Term, shape: Sequence[int], axis: int, dtype: torch.dtype, device: torch.device
     ) -> LazyLogits:
         made: LazyLogits = torch.Tensor._make_wrapper_subclass(cls, tuple(shape), dtype=dtype, device=device)
-        made.term, made.axis = term, axis
+        made.term, made.axis, made.shared, made.origin = term, axis, False, ()
         return made
 
     def __init__(self, *args: Any) -> None:
@@ -70,19 +79,27 @@ class LazyLogits(Tensor):
         first = args[0] if args else None
         if isinstance(first, LazyLogits):
             if packet in _SAME:
-                return first._with(first.term, first.shape, first.axis, kwargs.get("dtype"))
+                return first._with(first.term, first.shape, first.axis, kwargs.get("dtype"))._beside(first, packet)
             if packet in _RESHAPES:
-                return first._reshaped(func, args[1:])
+                return first._reshaped(func, args[1:])._beside(first, packet)
             if packet in _SWAPS:
-                return first._swapped(func, args[1:])
+                return first._swapped(func, args[1:])._beside(first, packet)
             if packet in _PICKS:
-                return first._picked(func, args[1:], kwargs)
+                return first._picked(func, args[1:], kwargs)._beside(first, packet)
         if torch.Tag.pointwise in func.tags and "out" not in kwargs:
             return _mapped(func, args, kwargs)
         raise UnfollowedError(str(packet))
 
+    def _beside(self, other: LazyLogits, packet: Any) -> LazyLogits:
+        """Where one is a view of the other, a change of either would be one of both; that is not followed."""
+        if packet not in _COPIES:
+            self.shared = other.shared = True
+        return self
+
     def _with(self, term: Term, shape: Sequence[int], axis: int, dtype: torch.dtype | None = None) -> LazyLogits:
-        return LazyLogits(term, shape, axis, dtype or self.dtype, self.device)
+        made = LazyLogits(term, shape, axis, dtype or self.dtype, self.device)
+        made.origin = self.origin
+        return made
 
     def _reshaped(self, func: Callable[..., Tensor], args: Sequence[Any]) -> LazyLogits:
         shape = func(torch.empty(self.shape, device="meta"), *args).shape
@@ -100,7 +117,10 @@ class LazyLogits(Tensor):
     def _picked(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> LazyLogits:
         """Some tokens, all classes."""
         if func.overloadpacket is aten.index:
-            touched = any(index is not None for index in args[0][self.axis :])
+            # A mask takes as many axes as it has.
+            taken = [1 if i is None or i.dtype not in (torch.bool, torch.uint8) else i.dim() for i in args[0]]
+            last = max((sum(taken[: n + 1]) for n, index in enumerate(args[0]) if index is not None), default=0)
+            touched = last > self.axis
         else:
             touched = (args[0] if args else kwargs.get("dim", 0)) % self.dim() == self.axis
         if touched:
@@ -111,7 +131,9 @@ class LazyLogits(Tensor):
         shape = list(func(torch.zeros((), device=self.device).expand(sizes), *args, **kwargs).shape)
         axis = len(shape) - (self.dim() - self.axis)
         shape[axis] = self.shape[self.axis]
-        return self._with(self.term.carry(lambda values: func(values, *args, **kwargs)), shape, axis)
+        picked = self._with(self.term.carry(lambda values: func(values, *args, **kwargs)), shape, axis)
+        picked.origin = (*self.origin, func.overloadpacket, _words(args), _words(kwargs.values()))
+        return picked
 
     def _combined(self, packet: Any, term: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Term | None:
         """The result where it is linear in the hidden states again."""
@@ -142,7 +164,7 @@ def _mapped(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> LazyLogit
     in_place = func._schema.is_mutable
     if in_place:
         func = getattr(getattr(aten, func.overloadpacket.__name__[:-1], None), func._overloadname, None)
-        if func is None or args[0] is not first:
+        if func is None or args[0] is not first or first.shared:
             raise UnfollowedError("a change in place")
     terms = tuple(_as_term(value, first) for value in args)
     term = first._combined(func.overloadpacket, first.term, terms, kwargs) or Mapped(func, terms, kwargs)
@@ -158,13 +180,22 @@ def _as_term(value: Any, like: LazyLogits) -> Any:
         if value.shape != like.shape or value.axis != like.axis:
             raise UnfollowedError("logits of different shapes")
         return value.term
-    if not isinstance(value, Tensor) or value.numel() == 1:
-        return value.reshape(()) if isinstance(value, Tensor) else value
+    if not isinstance(value, Tensor):
+        return value
+    value = value.detach().clone()  # it is used later, when it may have been changed or put back
+    if value.numel() == 1:
+        return value.reshape(())
     shape = (1,) * (like.dim() - value.dim()) + tuple(value.shape)
     if shape[like.axis] == 1:
         full = [1 if axis == like.axis else size for axis, size in enumerate(like.shape)]
         return PerToken(value.expand(full))
     return PerClass(value.reshape(-1)) if value.numel() == like.shape[like.axis] else Dense(value.expand(like.shape))
+
+
+def _words(values: Iterable[Any]) -> tuple[Any, ...]:
+    """What tells two choices of tokens apart; tensors by who they are."""
+    parts = (value if isinstance(value, (list, tuple)) else (value,) for value in values)
+    return tuple(id(part) if isinstance(part, Tensor) else part for found in parts for part in found)
 
 
 def _on_meta(value: Any) -> Any:

@@ -16,7 +16,7 @@ from lightning_select.signals.records import Record
 from lightning_select.signals.rows import Layout, fold, row_values
 from lightning_select.types import Batch, Bool, Float, Shaped
 
-__all__ = ["attended_tokens", "class_counts", "put_by_row", "read_signals", "row_losses"]
+__all__ = ["attended_tokens", "losses_seen", "put_by_row", "read_signals", "row_losses"]
 
 _CLASSIFYING = ("head", "hidden", "logits", "targets", "valid")
 
@@ -60,15 +60,15 @@ def read_signals(run: Run, shape: StepShape, needs: Collection[str]) -> Signals:
     return Signals(**found)
 
 
-def class_counts(run: Run, shape: StepShape) -> list[int]:
-    """How many classes each classification loss of the step has."""
-    pairs = zip(run.capture.records, shape.layouts, strict=True)
+def losses_seen(run: Run, shape: StepShape) -> list[tuple[int, Tensor]]:
+    """How many classes each classification loss of the step has, and its logits."""
+    kinds = zip(run.capture.records, shape.layouts, shape.connected, strict=True)
     losses = [
         record.reduction.arguments["input"]
-        for record, layout in pairs
-        if layout is not None and record.reduction.name == "F.cross_entropy"
+        for record, layout, counts in kinds
+        if counts and layout is not None and record.reduction.name == "F.cross_entropy"
     ]
-    return [logits.shape[min(1, logits.dim() - 1)] for logits in losses]
+    return [(logits.shape[min(1, logits.dim() - 1)], logits.detach()) for logits in losses]
 
 
 def _classification(run: Run, shape: StepShape) -> dict[str, Any]:
@@ -169,7 +169,11 @@ def put_by_row(
 
 def attended_tokens(batch: Batch, shape: Sequence[int]) -> Bool[Tensor, "rows *tokens"] | None:
     """Which tokens of logits of ``shape`` are no padding by the ``attention_mask`` of the batch, if it has one."""
-    mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
+    if not isinstance(batch, Mapping) or "decoder_input_ids" in batch or "decoder_attention_mask" in batch:
+        return None
+    mask, ids, labels = batch.get("attention_mask"), batch.get("input_ids"), batch.get("labels")
+    if isinstance(ids, Tensor) and isinstance(labels, Tensor) and (ids.shape != labels.shape):
+        return None  # the labels are of another text than the mask
     if not isinstance(mask, Tensor) or len(shape) != 3 or mask.dim() != 2 or mask.shape[0] != shape[0]:
         return None
     # The last token has no next one to predict, so that some steps leave it out.
@@ -199,7 +203,8 @@ def _by_row(values: Tensor, layout: Layout, rows: int, *, features: bool) -> Ten
     last = (values.shape[-1],) if features else ()
     folded = fold(values, layout, rows)
     tokens = folded.numel() // (rows * (last[0] if last else 1))
-    return folded.reshape(rows, *((tokens,) if tokens > 1 else ()), *last)
+    several = tokens > 1 or layout.inner is not None or values.dim() - len(last) > 1  # a text may have one token
+    return folded.reshape(rows, *((tokens,) if several else ()), *last)
 
 
 _READERS = {

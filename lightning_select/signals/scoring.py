@@ -18,12 +18,12 @@ from lightning_select.signals.capture import Capture
 from lightning_select.signals.contract import contract_error, manual_error, parse_output, takes_batch_index
 from lightning_select.signals.experiments import device_of, examine
 from lightning_select.signals.head import Head
-from lightning_select.signals.head_capture import HeadReached
+from lightning_select.signals.head_capture import HeadCapture, HeadReached
 from lightning_select.signals.head_reader import HeadReader
 from lightning_select.signals.lazy_logits import UnfollowedError
 from lightning_select.signals.noise import RowNoise, skip_draws
 from lightning_select.signals.probe import Run, StepShape
-from lightning_select.signals.reading import attended_tokens, class_counts, read_signals
+from lightning_select.signals.reading import attended_tokens, losses_seen, read_signals
 from lightning_select.signals.surroundings import Surroundings
 from lightning_select.types import Batch
 
@@ -63,7 +63,7 @@ class StepRunner:
         self._eager = False
         self._said = False
         self._head = HeadReader(module, type(getattr(trainer, "strategy", None)).__name__, head)
-        self._counts: list[int] = []
+        self._losses: list[tuple[int, Tensor]] = []
 
     def measure(self, batch: Batch, needs: Collection[str]) -> Signals:
         """The signals of every row of ``batch``.
@@ -81,18 +81,25 @@ class StepRunner:
             return self._surroundings.attempt(self._ask_module, batch, rows)
         known = self._last or next(iter(self._shapes.values()), None)
         if known is not None and self._head.can_read(needs):
-            signals = self._surroundings.attempt(self._read_head, batch, known)
-            if isinstance(signals, Signals) and signals.head is not None:
-                return replace(signals, attended=attended_tokens(batch, signals.head.shape))
+            seen, _ = self._surroundings.attempt(self._read_head, batch, known)
+            if isinstance(seen, Signals):
+                return self._with_attended(seen, batch)
+            self._head.refuse(seen or "another head, or rows elsewhere, than in the batch before")
         signals = self._measure_in_full(batch, known, rows, needs)
-        if "head" in needs and signals.logits is not None:
-            if self._last is not None and self._head.wants_trial(needs):
-                self._head.try_out(
-                    partial(self._surroundings.attempt, self._read_head, batch, self._last), signals, self._counts
-                )
-            attended = attended_tokens(batch, signals.logits.shape)
-            signals = replace(signals, head=Head.of(signals.logits), attended=attended)
-        return signals
+        if "head" not in needs or signals.logits is None:
+            return signals
+        seen = None
+        if self._last is not None and self._head.wants_trial(needs):
+            run = partial(self._surroundings.attempt, self._read_head, batch, self._last)
+            seen = self._head.try_out(run, signals, self._losses)
+            self._losses = []
+        # From the first batch on, so that a resumed run measures like one that was never interrupted.
+        seen = replace(signals, head=Head.of(signals.logits)) if seen is None else replace(seen, loss=signals.loss)
+        return self._with_attended(seen, batch)
+
+    def _with_attended(self, signals: Signals, batch: Batch) -> Signals:
+        shape = () if signals.head is None else signals.head.shape
+        return replace(signals, attended=attended_tokens(batch, shape))
 
     def _measure_in_full(self, batch: Batch, known: StepShape | None, rows: int, needs: Collection[str]) -> Signals:
         """The signals from a pass that runs the step to its end."""
@@ -120,7 +127,7 @@ class StepRunner:
                     del self._shapes[run.names]
                 return None, run.names
             if guess.plain or any(coefficient is not None for coefficient in run.coefficients):
-                self._counts = class_counts(run, guess)
+                self._losses = losses_seen(run, guess) if self._head.wants_trial(needs) else []
                 return read_signals(run, guess, needs), run.names
         if eager:
             raise contract_error(self._module, "a loss that depends on none of the reductions seen before")
@@ -128,7 +135,9 @@ class StepRunner:
         self._eager = True
         return None, run.names
 
-    def _read_head(self, batch: Batch, guess: StepShape, *, others: Collection[int] = ()) -> Signals | str | None:
+    def _read_head(
+        self, batch: Batch, guess: StepShape, *, others: Collection[int] = ()
+    ) -> tuple[Signals | str | None, HeadCapture]:
         """One pass that ends at the loss; the reason where the step uses its logits before."""
         self._head.cache.step = getattr(self._trainer, "global_step", 0)
         capture = self._head.capture(guess, self._surroundings.keeper.before_write, others)
@@ -136,10 +145,13 @@ class StepRunner:
             try:
                 step()
             except HeadReached as reached:
-                return self._head.read(capture, reached, guess, rows_of(batch))
+                return self._head.read(capture, reached, guess, rows_of(batch)), capture
             except UnfollowedError as error:
-                return f"the step uses the logits before the loss, by {error}"
-        return None
+                return f"the step uses the logits before the loss, by {error}", capture
+            except Exception as error:
+                # With logits that are not there; an error of the step's own comes again in the pass in full.
+                return f"the step fails without the logits: {error}", capture
+        return None, capture
 
     def is_ready(self, rows: int) -> bool:
         """Was any step probed yet, and on a batch that shows where its rows are, if there are several now?"""

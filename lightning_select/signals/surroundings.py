@@ -18,7 +18,34 @@ from lightning_select.signals.quiet import muted
 from lightning_select.signals.snapshot import ModuleKeeper
 from lightning_select.types import Batch
 
-__all__ = ["Surroundings"]
+__all__ = ["Surroundings", "registrations_kept"]
+
+_HOOKS = (
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs"),
+    *("_forward_hooks_always_called", "_backward_pre_hooks", "_backward_hooks"),
+)
+"""Where torch keeps the hooks of a module."""
+
+
+@contextmanager
+def registrations_kept(module: nn.Module) -> Iterator[None]:
+    """Hooks, which weights are trained, and the default dtype are as before; a step may end before it undoes them."""
+    tables = [vars(part)[name] for part in module.modules() for name in _HOOKS if name in vars(part)]
+    kept = [dict(table) if table else {} for table in tables]
+    trained = [(weight, weight.requires_grad) for weight in module.parameters()]
+    dtype = torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        for table, before in zip(tables, kept, strict=True):
+            if table != before:
+                table.clear()
+                table.update(before)
+        for weight, flag in trained:
+            if weight.requires_grad != flag:
+                weight.requires_grad_(flag)
+        if torch.get_default_dtype() != dtype:
+            torch.set_default_dtype(dtype)
 
 
 class Surroundings:
@@ -58,6 +85,7 @@ class Surroundings:
             stack.enter_context(self._generators.kept(device_of(tensors)))
             stack.enter_context(muted(self._module, self._trainer))
             stack.enter_context(options_kept(self._trainer))
+            stack.enter_context(registrations_kept(self._module))
             stack.enter_context(self.gradients.kept(tensors, grad=grad))
             stack.enter_context(self.keeper.kept(tensors))
             if not self._train_mode:
