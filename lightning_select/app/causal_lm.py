@@ -54,8 +54,11 @@ class CausalLM(LightningModule):
         super().__init__()
         if not 0 <= warmup < 1:
             raise ArgumentError(f"CausalLM.warmup must be in [0, 1), got {warmup}.")
-        if dtype is not None and not isinstance(getattr(torch, dtype, None), torch.dtype):
-            raise ArgumentError(f"CausalLM.dtype must be null or the name of a dtype of torch, got {dtype!r}.")
+        if lr is not None and not lr > 0:
+            raise ArgumentError(f"CausalLM.lr must be above 0, or null, got {lr}.")
+        kind = None if dtype is None else getattr(torch, dtype, None)
+        if dtype is not None and not (isinstance(kind, torch.dtype) and kind.is_floating_point):
+            raise ArgumentError(f"CausalLM.dtype must be null or the name of a floating dtype of torch, got {dtype!r}.")
         self.weight_decay = weight_decay
         self.warmup = warmup
         model = _load(name_or_path) if name_or_path is not None else _build(architecture)

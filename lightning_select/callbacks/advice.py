@@ -11,7 +11,7 @@ from lightning_select.compat import rank_zero_warn
 from lightning_select.schedule import Anneal
 from lightning_select.signals.base import Signals
 
-__all__ = ["on_a_fresh_model", "on_sizes"]
+__all__ = ["on_a_fresh_model", "on_memory", "on_sizes"]
 
 _LEAST_ROWS = 4
 _OFF = 1.25
@@ -43,6 +43,23 @@ def on_sizes(name: str, keep: float | int | Anneal, count: int, rows: int, per_s
             f"was tuned for {rows * per_step} rows is then large: take {share:.3g} of it (SGD) or "
             f"{math.sqrt(share):.3g} of it (Adam), or keep it and load {round(rows / share)} rows per batch or "
             f"accumulate {round(1 / share)} times as many batches."
+        )
+
+
+def on_memory(selector: Any, steps: int | float | None, count: int, per_step: int) -> Iterator[str]:
+    """About a memory that the whole fit will not fill.
+
+    Args:
+        selector: The selector; one that has a ``capacity`` keeps a memory.
+        steps: Optimizer steps of the fit, where it has an end.
+        count: Rows that are kept of a candidate batch.
+        per_step: How many candidate batches an optimizer step sees on this rank.
+    """
+    capacity = getattr(selector, "capacity", None)
+    if isinstance(capacity, int) and steps is not None and capacity > (chosen := steps * count * per_step):
+        yield (
+            f"{name_of(selector)} has a memory of {capacity} rows, and this fit chooses {chosen:.0f}. It is never "
+            "full, so that the first choices count to the end."
         )
 
 

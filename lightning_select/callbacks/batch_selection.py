@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_select import distributed
 from lightning_select.batch import take_rows
-from lightning_select.callbacks.advice import on_a_fresh_model, on_sizes
+from lightning_select.callbacks.advice import on_a_fresh_model, on_memory, on_sizes
 from lightning_select.callbacks.base import SelectionCallback
 from lightning_select.callbacks.choice import checked_scores, checked_selection, name_of
 from lightning_select.callbacks.keep import check_keep, kept_count
@@ -225,8 +225,9 @@ class BatchSelection(SelectionCallback):
     def _advise(self, rows: int, count: int, signals: Signals) -> None:
         if not self._advised:
             self._advised = True
-            per_step = self._trainer.world_size * self._trainer.accumulate_grad_batches
-            for line in on_sizes(self.name, self.keep, count, rows, per_step):
+            batches = self._trainer.accumulate_grad_batches
+            lines = on_sizes(self.name, self.keep, count, rows, self._trainer.world_size * batches)
+            for line in (*lines, *on_memory(self.selector, self.total_steps, count, batches)):
                 self.say_once(line)
             on_a_fresh_model(self.score, self._trainer, signals)
 

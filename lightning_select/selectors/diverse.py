@@ -24,7 +24,7 @@ Deviations:
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -166,7 +166,7 @@ class Diverse:
         alpha = self.alpha_norm
         for value in (alpha.begin, alpha.end) if isinstance(alpha, Anneal) else (alpha,):
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not 0 <= value < math.inf:
+            if not number or not 0 <= value <= sys.float_info.max:
                 raise ArgumentError(f"Diverse.alpha_norm must be a finite number, at least 0, got {value!r}.")
         for name, least in (("capacity", 1), ("vocabulary_dims", 2), ("token_dims", 2), ("max_tokens", 1), ("seed", 0)):
             size, even = getattr(self, name), name.endswith("_dims")

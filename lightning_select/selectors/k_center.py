@@ -18,7 +18,7 @@ Deviations:
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -108,7 +108,7 @@ class KCenter:
         weight = self.score_weight
         for value in (weight.begin, weight.end) if isinstance(weight, Anneal) else (weight,):
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not 0 <= value < math.inf:
+            if not number or not 0 <= value <= sys.float_info.max:
                 raise ArgumentError(f"KCenter.score_weight must be a finite number, at least 0, got {value!r}.")
 
     @property

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightning_select import BatchSelection
-from lightning_select.callbacks.advice import on_sizes
+from lightning_select.callbacks.advice import on_memory, on_sizes
 from lightning_select.schedule import Anneal
 from lightning_select.scores.loss import Loss
 from lightning_select.scores.nuclear_norm import NuclearNorm
@@ -33,6 +33,15 @@ def test_what_sizes_call_for(keep, count, rows, told):
     for line, words in zip(lines, told, strict=True):
         assert line.startswith("uds")
         assert words in line
+
+
+@pytest.mark.parametrize(("steps", "told"), [(10, True), (512, False), (None, False), (math.inf, False)])
+def test_a_memory_that_is_never_full(steps, told):
+    lines = list(on_memory(Diverse(capacity=1024), steps, 2, 1))
+    assert bool(lines) is told
+    if told:
+        assert "Diverse has a memory of 1024 rows, and this fit chooses 20." in lines[0]
+    assert not list(on_memory(TopK(), steps, 2, 1))
 
 
 def test_the_learning_rate_rule_counts_ranks_and_accumulation():

@@ -154,6 +154,7 @@ def test_draws_are_a_function_of_the_seed_and_the_step() -> None:
 
 SELECTIONS = {
     "diverse": lambda: BatchSelection(NuclearNorm(), Diverse(capacity=16), keep=3),
+    "greedy": lambda: BatchSelection(NuclearNorm(), Diverse(capacity=16, greedy=True), keep=3),
     "importance": lambda: BatchSelection(Loss(), Importance(threshold=1.02), keep=3),
     "percentile": lambda: BatchSelection(Loss(), Percentile(), keep=3),
     "holdout": lambda: BatchSelection(ReducibleLoss(Holdout(epochs=1)), TopK(), keep=3),
@@ -176,6 +177,25 @@ def test_law_2_a_resumed_fit_is_the_uninterrupted_one(kind: str, tmp_path: Path)
     second = trainer(SELECTIONS[kind](), max_epochs=4)
     second.fit(Classifier(), loader(shuffle=False), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
     assert same(straight, weights_of(second))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_law_2_the_memory_too_is_the_same(precision: str, tmp_path: Path) -> None:
+    """The first batch after a resume is read like every other."""
+
+    def memory(callback: BatchSelection) -> dict[str, torch.Tensor]:
+        (state,) = callback.state_dict()["selector"]
+        return state
+
+    straight, second = SELECTIONS["greedy"](), SELECTIONS["greedy"]()
+    fit(Classifier, straight, max_epochs=4, data=loader(shuffle=False), precision=precision)
+    first = fit(Classifier, SELECTIONS["greedy"](), max_epochs=2, data=loader(shuffle=False), precision=precision)
+    first.save_checkpoint(tmp_path / "half.ckpt")
+    resumed = trainer(second, max_epochs=4, precision=precision)
+    resumed.fit(Classifier(), loader(shuffle=False), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    expected, found = memory(straight), memory(second)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
 
 
 def test_a_second_fit_does_not_remember_the_first() -> None:
