@@ -29,7 +29,7 @@ from lightning_select.compat import in_functorch
 from lightning_select.signals.linears import LinearInputs
 from lightning_select.signals.masks import CUTTERS, Cut, Cuts, cuts_by_mask
 from lightning_select.signals.records import Gate, Record, put_gate
-from lightning_select.signals.reductions import REDUCERS, recognise
+from lightning_select.signals.reductions import REDUCERS, recognise, unreduced
 from lightning_select.signals.terms import Reduction
 
 __all__ = ["Capture"]
@@ -76,6 +76,7 @@ class Capture(TorchFunctionMode):
         self.records: list[Record] = []
         self.log_softmax: tuple[Tensor, Tensor | None] | None = None
         self.gathered: Tensor | None = None
+        self.unreduced: tuple[Tensor, Tensor, int] | None = None
         self._gated = gated
         self._connected = connected
         self._want_linear = want_linear
@@ -118,6 +119,10 @@ class Capture(TorchFunctionMode):
         """What masks let through up to now."""
         return self._cuts.noted
 
+    def behind(self, logits: Tensor) -> Tensor | None:
+        """What the linear layer was given that made these logits, where that was asked for."""
+        return self._linears.behind(logits) if self._want_linear else None
+
     def coefficients(self, loss: Tensor) -> list[Tensor | float | None]:
         """``d loss / d scalar`` of every record; ``None`` where the loss does not depend on it."""
         scalars: list[Any] = [record.source for record in self.records if record.connected]
@@ -158,6 +163,8 @@ class Capture(TorchFunctionMode):
     def _reduce(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         reduction = None if in_functorch() else recognise(func, args, kwargs)
         if reduction is None:
+            if func is F.cross_entropy and not self._gated:
+                self.unreduced = unreduced(args, kwargs)
             return self._call(func, args, kwargs)
         if torch.is_grad_enabled() and reduction.needs_gradient():
             return self._weighable(reduction) if self._gated else self._follow(reduction)

@@ -77,6 +77,8 @@ def _classification(run: Run, shape: StepShape) -> dict[str, Any]:
         name = record.reduction.name.removeprefix("F.")
         if layout is not None and name in _READERS:
             return _READERS[name](record, layout, run.rows)
+    if run.capture.unreduced is not None:
+        return _by_hand(run, shape, *run.capture.unreduced)
     if run.capture.log_softmax is None:
         return {}
     logits, linear = run.capture.log_softmax
@@ -90,6 +92,17 @@ def _classification(run: Run, shape: StepShape) -> dict[str, Any]:
         return {}
     layout = Layout(0, inner=layout.inner and logits.shape[0] > run.rows)
     return _assemble(logits, targets, None, linear, layout, run.rows)
+
+
+def _by_hand(run: Run, shape: StepShape, logits: Tensor, targets: Tensor, ignored: int) -> dict[str, Any]:
+    """A cross entropy whose terms were weighted and summed afterwards; a term of zero was masked."""
+    hidden = run.capture.behind(logits)
+    logits = logits.movedim(1, -1) if logits.dim() > 2 else logits
+    for record, layout in zip(run.capture.records, shape.layouts, strict=True):
+        if layout is not None and not targets.is_floating_point() and record.terms.values.shape == targets.shape:
+            counted = (record.terms.values != 0) & (targets != ignored)
+            return _restore(record, logits, targets.detach().clone(), counted, hidden, layout, run.rows)
+    return {}
 
 
 def _softmax_loss(record: Record, layout: Layout, rows: int) -> dict[str, Any]:

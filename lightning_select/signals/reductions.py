@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lightning_select.signals.terms import SHARED, Reduction, Terms
 
-__all__ = ["LOSSES", "REDUCERS", "recognise"]
+__all__ = ["LOSSES", "REDUCERS", "recognise", "unreduced"]
 
 _CLASS_LOSSES = frozenset({"cross_entropy", "nll_loss", "linear_cross_entropy"})
 """Losses with ``ignore_index`` and class weights that also weigh the mean."""
@@ -70,6 +70,12 @@ def recognise(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str
     if kwargs.get("out") is None and args[0].dim() and _is_full(args[0], args[1:], kwargs, func in _NORMS):
         return _arithmetic(func, args, kwargs)
     return None
+
+
+def unreduced(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor, int]:
+    """Logits, targets and the class to ignore of a cross entropy that is not reduced."""
+    arguments = {**dict(zip(_parameters(F.cross_entropy), args, strict=False)), **kwargs}
+    return arguments["input"].detach(), arguments["target"], arguments.get("ignore_index", -100)
 
 
 def _loss(func: Callable[..., Tensor], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Reduction | None:

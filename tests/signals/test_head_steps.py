@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,6 +16,7 @@ from lightning_select import BatchSelection
 from lightning_select.errors import ArgumentError
 from lightning_select.scores.nuclear_norm import NuclearNorm
 from lightning_select.selectors.diverse import Diverse
+from lightning_select.signals.head_reader import HeadReader
 from tests.fitting import trainer
 
 WORDS, WIDTH = 97, 16
@@ -201,6 +203,20 @@ class LogitsInChunks(Model):
         return sum(self.loss(part, labels, reduction="sum") for part, labels in pairs) / 50
 
 
+class MaskedByHand(Model):
+    def training_step(self, batch, batch_idx):
+        labels = batch["y"][:, 1:]
+        counted = (labels != -100).float()
+        terms = F.cross_entropy(self.logits(batch).transpose(1, 2), labels.clamp(min=0), reduction="none")
+        return (terms * counted).sum() / counted.sum()
+
+
+class SummedByHand(Model):
+    def training_step(self, batch, batch_idx):
+        labels = batch["y"][:, 1:]
+        return self.loss(self.logits(batch), labels, reduction="none").sum() / (labels != -100).sum()
+
+
 class SecondHeadLater(Model):
     def __init__(self) -> None:
         super().__init__()
@@ -229,6 +245,8 @@ HEAD, LOGITS = ["head"] * 4, ["logits"] * 4
         (Numpy, LOGITS),
         (TruePicked, LOGITS),
         (Mixed, HEAD),
+        (MaskedByHand, LOGITS),
+        (SummedByHand, LOGITS),
         (OtherLossLogged, HEAD),
         pytest.param(
             Fused, HEAD, marks=pytest.mark.skipif(not hasattr(F, "linear_cross_entropy"), reason="needs a newer torch")
@@ -272,6 +290,33 @@ def test_batches_of_one_token_and_of_no_counted_token_come_in_between():
     callback = BatchSelection(NuclearNorm(), Diverse(capacity=8), keep=3)
     with pytest.warns(UserWarning, match="made for a pretrained model"):
         trainer(callback, max_epochs=1).fit(module, DataLoader(data, batch_size=None))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_quantised_head_is_scored_by_its_logits(caplog):
+    class Quantised(Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(WIDTH, WORDS)), {nn.Linear})[0]
+
+        def loss(self, logits, labels, **kwargs):
+            return super().loss(logits, labels, **kwargs) + 0.0 * self.mix.weight.sum()
+
+    with caplog.at_level(logging.INFO):
+        assert fitted(Quantised)[1] == LOGITS
+    assert "no linear layer makes them" in caplog.text
+
+
+@pytest.mark.parametrize("strategy", ["FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy"])
+def test_sharded_weights_are_not_relied_on(strategy, caplog):
+    with caplog.at_level(logging.INFO):
+        reader = HeadReader(Model(), strategy, None)
+    assert f"{strategy} shards it" in caplog.text
+    assert not reader.wants_trial({"head"})
+    assert not reader.can_read({"head"})
+    with pytest.raises(ArgumentError, match=f"'head', which cannot be read: {strategy} shards it"):
+        HeadReader(Model(), strategy, "head")
 
 
 def test_products_of_a_head_with_a_bias_are_kept(monkeypatch):
