@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from lightning_select.compat import in_functorch
 from lightning_select.signals.capture import Capture
@@ -21,7 +22,7 @@ from lightning_select.signals.records import Record
 from lightning_select.signals.reductions import recognise
 from lightning_select.signals.terms import Reduction
 
-__all__ = ["HeadCapture", "HeadReached", "weights_of"]
+__all__ = ["HeadCapture", "HeadReached", "condition", "weights_of"]
 
 _PRODUCTS = frozenset({torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm})
 _LOG_SOFTMAX = frozenset({F.log_softmax, torch.log_softmax, Tensor.log_softmax})
@@ -54,6 +55,8 @@ class HeadCapture(Capture):
         connected: See `Capture`.
         before_write: See `Capture`.
         beyond: Weights whose losses are passed by, to see whether there are others.
+        intact: How weights were before the pass, by their ids (see `condition`). What a pass writes is undone after it,
+            and terms are made use of even later.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class HeadCapture(Capture):
         connected: Sequence[bool] | None = None,
         before_write: Callable[[Callable[..., Any], Any], None] | None = None,
         beyond: frozenset[int] = frozenset(),
+        intact: Mapping[int, tuple[int, int]] | None = None,
     ) -> None:
         super().__init__(connected=connected, before_write=self._before)
         self._classes = classes
@@ -72,8 +76,9 @@ class HeadCapture(Capture):
         self._passed_over = passed_over
         self._calls = -1
         self._keep = before_write
-        self._written: set[int] = set()
+        self._intact = intact or {}
         self._relied_on: set[int] = set()
+        self._layers: list[Tensor] = []
         self.passed: set[tuple[Any, ...]] = set()
         self._made = 0
         self._beyond = beyond
@@ -103,18 +108,16 @@ class HeadCapture(Capture):
     def _before(self, func: Callable[..., Any], target: Any) -> None:
         """Someone is about to write: terms are made use of after the pass, when such writes are undone."""
         flag = func is Tensor.requires_grad_  # which changes no number
-        if isinstance(target, Tensor) and not flag and not isinstance(target, LazyLogits):
-            place = target.untyped_storage().data_ptr() if target.layout is torch.strided else 0
-            self._written.add(place)
-            if place in self._relied_on:
-                raise UnfollowedError("a write to what the output head is made of")
+        plain = isinstance(target, Tensor) and not isinstance(target, LazyLogits) and target.layout is torch.strided
+        if plain and not flag and target.untyped_storage().data_ptr() in self._relied_on:
+            raise UnfollowedError("a write to what the output head is made of")
         if self._keep is not None:
             self._keep(func, target)
 
     def _stand_in(self, given: Tensor, weight: Tensor, bias: Tensor | None) -> LazyLogits:
         weights = [part.untyped_storage().data_ptr() for part in (weight, bias) if part is not None]
-        if self._written.intersection(weights):
-            raise UnfollowedError("a write to the weight of the output head")
+        self._layers += [part if part._base is None else part._base for part in (weight, bias) if part is not None]
+        self._check_layers()
         self._relied_on.update(weights, [given.untyped_storage().data_ptr()])
         kind = given.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else given.dtype
@@ -124,6 +127,11 @@ class HeadCapture(Capture):
         self._made += 1
         made.origin = (self._made,)
         return made
+
+    def _check_layers(self) -> None:
+        for weight in self._layers:
+            if self._intact.get(id(weight), condition(weight)) != condition(weight):
+                raise UnfollowedError("a write to the weight of the output head")
 
     def _reduce(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         if not any(isinstance(value, LazyLogits) for value in (*args, *kwargs.values())):
@@ -146,6 +154,7 @@ class HeadCapture(Capture):
                 self.passed.add(logits.origin)
             self.records.append(Record(reduction, torch.zeros((), device=logits.device)))
             return self.records[-1].scalar
+        self._check_layers()
         raise HeadReached(logits.term, logits.axis, logits.shape[logits.axis], reduction)
 
     def _end_at_weight(self, reduction: Reduction) -> None:
@@ -156,6 +165,11 @@ class HeadCapture(Capture):
             term = Linear((Part(hidden.detach(), weight),))
             term = term if bias is None else term.shifted(bias)
             raise HeadReached(term, hidden.dim() - 1, weight.shape[0], reduction)
+
+
+def condition(weight: Tensor) -> tuple[int, int]:
+    """Changes with every write to a weight, except those that go past torch."""
+    return 0 if weight.is_inference() else weight._version, 0 if is_lazy(weight) else weight.data_ptr()
 
 
 def weights_of(term: Any) -> frozenset[int]:

@@ -8,6 +8,7 @@ first. Only if they are the same do later passes end at the loss. Otherwise pass
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from lightning_select.errors import ArgumentError
 from lightning_select.signals.base import Signals
 from lightning_select.signals.head import Head
 from lightning_select.signals.head_cache import HeadCache
-from lightning_select.signals.head_capture import HeadCapture, HeadReached, weights_of
+from lightning_select.signals.head_capture import HeadCapture, HeadReached, condition, weights_of
 from lightning_select.signals.head_terms import Linear
 from lightning_select.signals.lazy_logits import UnfollowedError
 from lightning_select.signals.probe import StepShape
@@ -86,6 +87,7 @@ class HeadReader:
 
     def capture(self, shape: StepShape, before_write: Callable[..., None], others: Collection[int] = ()) -> HeadCapture:
         """Watches one pass; with ``others``, one that looks for another head with so many classes."""
+        module = self._module
         return HeadCapture(
             others or (self._classes,),
             weights=self._weights,
@@ -93,6 +95,7 @@ class HeadReader:
             connected=shape.connected,
             before_write=before_write,
             beyond=self._used if others else frozenset(),
+            intact={id(weight): condition(weight) for weight in chain(module.parameters(), module.buffers())},
         )
 
     def read(self, capture: HeadCapture, reached: HeadReached, shape: StepShape, rows: int) -> Signals | None:
@@ -219,7 +222,7 @@ class HeadReader:
         if self._name is not None:
             raise ArgumentError(
                 f"BatchSelection.head must name the output head of {name}, got {self._name!r}, which cannot be read: "
-                f"{reason}. Leave it out to use the logits themselves."
+                f"{reason}. Leave it out, to let it be looked for."
             )
         rank_zero_info(
             f"{name}: rows are scored with their logits, which takes more memory and time than the output head alone. "

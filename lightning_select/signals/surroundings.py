@@ -25,13 +25,20 @@ _HOOKS = (
     *("_forward_hooks_always_called", "_backward_pre_hooks", "_backward_hooks"),
 )
 """Where torch keeps the hooks of a module."""
+_ON_WEIGHTS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+"""And those of a weight."""
 
 
 @contextmanager
 def registrations_kept(module: nn.Module) -> Iterator[None]:
-    """Hooks, which weights are trained, and the default dtype are as before; a step may end before it undoes them."""
+    """Hooks, which weights are trained, and the default dtype are as before; a step may end before it undoes them.
+
+    A step that adds a hook once, behind a flag of the module, adds it again in training. Behind a flag that is kept
+    elsewhere (on the class, in a global) it would not: add such hooks before training begins.
+    """
     tables = [vars(part)[name] for part in module.modules() for name in _HOOKS if name in vars(part)]
     kept = [dict(table) if table else {} for table in tables]
+    held = [(weight, name, dict(getattr(weight, name) or {})) for weight in module.parameters() for name in _ON_WEIGHTS]
     trained = [(weight, weight.requires_grad) for weight in module.parameters()]
     dtype = torch.get_default_dtype()
     try:
@@ -39,6 +46,11 @@ def registrations_kept(module: nn.Module) -> Iterator[None]:
     finally:
         for table, before in zip(tables, kept, strict=True):
             if table != before:
+                table.clear()
+                table.update(before)
+        for weight, name, before in held:
+            table = getattr(weight, name)
+            if table is not None and table != before:
                 table.clear()
                 table.update(before)
         for weight, flag in trained:

@@ -203,6 +203,30 @@ class LogitsInChunks(Model):
         return sum(self.loss(part, labels, reduction="sum") for part, labels in pairs) / 50
 
 
+class NormalisedInStep(Model):
+    """Prototypes of unit norm; the check outside of the step sees them as the optimizer left them."""
+
+    def logits(self, batch):
+        return F.linear(self.body(batch), F.normalize(self.head.weight.detach()))
+
+    def training_step(self, batch, batch_idx):
+        self.head.weight.data = F.normalize(self.head.weight.data)
+        return self.loss(self.head(self.body(batch)), batch["y"][:, 1:])
+
+
+class Renormalised(Model):
+    """The embedding writes to the weight that is the head's as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(WORDS, WIDTH, max_norm=0.5)
+        self.embed.weight.data.mul_(0.05)
+        self.head.weight = self.embed.weight
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), 0.3)
+
+
 class MaskedByHand(Model):
     def training_step(self, batch, batch_idx):
         labels = batch["y"][:, 1:]
@@ -245,6 +269,7 @@ HEAD, LOGITS = ["head"] * 4, ["logits"] * 4
         (Numpy, LOGITS),
         (TruePicked, LOGITS),
         (Mixed, HEAD),
+        (NormalisedInStep, LOGITS),
         (MaskedByHand, LOGITS),
         (SummedByHand, LOGITS),
         (OtherLossLogged, HEAD),
@@ -258,6 +283,23 @@ def test_every_step_scores_its_logits(kind, expected):
     assert kinds == expected
     assert not module.mix._forward_hooks
     assert module.head.weight.requires_grad is (kind is not MovedBehindTheScenes)
+
+
+def test_a_head_that_an_embedding_renormalises_is_scored_by_its_logits():
+    """From the second batch on there is something to renormalise."""
+    assert fitted(Renormalised)[1][1:] == LOGITS[1:]
+
+
+def test_a_hook_on_a_weight_is_there_once():
+    class Halved(Model):
+        def training_step(self, batch, batch_idx):
+            if not hasattr(self, "done"):
+                self.done = True
+                self.mix.weight.register_hook(lambda grad: 0.5 * grad)
+            return super().training_step(batch, batch_idx)
+
+    module, _ = fitted(Halved)
+    assert len(module.mix.weight._backward_hooks) == 1
 
 
 @pytest.mark.parametrize("kind", [WithTopic, MadeLate])
