@@ -160,7 +160,11 @@ def test_a_vocabulary_smaller_than_that_of_the_data_is_told() -> None:
     ("arguments", "kind", "told"),
     [
         ({"warmup": 1.0}, ArgumentError, r"CausalLM\.warmup must be in \[0, 1\), got 1\.0"),
-        ({"dtype": "float31"}, ArgumentError, r"CausalLM\.dtype must be null or the name of a dtype.*'float31'"),
+        (
+            {"dtype": "float31"},
+            ArgumentError,
+            r"CausalLM\.dtype must be null or the name of a floating dtype.*'float31'",
+        ),
         ({"lora": {"rank": 4}}, ArgumentError, r"CausalLM\.lora must hold r, alpha, .* and nothing else, got rank"),
         ({"lora": {"r": -1}}, ConfigurationError, r"model\.lora must fit the model and PEFT, got \{'r': -1\}"),
         ({"lora": {"r": 2, "target_modules": ["no"]}}, ConfigurationError, r"model\.lora must fit the model and PEFT"),

@@ -463,8 +463,9 @@ def test_a_memory_larger_than_the_run_is_never_full():
 def on_two_ranks(tmp_path: Path, task: Callable[[int], Any]) -> list[Any]:
     """What ``task`` returns on each of two ranks, each a process of its own."""
 
-    def work(rank: int) -> None:
-        torch.distributed.init_process_group("gloo", f"file://{tmp_path}/store", rank=rank, world_size=2)
+    def work(rank: int, attempt: int) -> None:
+        store = f"file://{tmp_path}/store{attempt}"
+        torch.distributed.init_process_group("gloo", store, rank=rank, world_size=2)
         try:
             torch.save(task(rank), tmp_path / f"{rank}.pt")
         finally:
@@ -473,7 +474,14 @@ def on_two_ranks(tmp_path: Path, task: Callable[[int], Any]) -> list[Any]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # forked processes must not inherit a pool of threads in use
     try:
-        torch.multiprocessing.start_processes(work, nprocs=2, start_method="fork")
+        for attempt in range(3):
+            try:
+                torch.multiprocessing.start_processes(work, (attempt,), nprocs=2, start_method="fork")
+                break
+            except torch.multiprocessing.ProcessRaisedException as error:
+                # Ranks of other tests that start at the same time may take the port that gloo was about to use.
+                if attempt == 2 or "connectFullMesh" not in str(error):
+                    raise
     finally:
         torch.set_num_threads(threads)
     return [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
