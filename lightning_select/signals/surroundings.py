@@ -25,8 +25,6 @@ _HOOKS = (
     *("_forward_hooks_always_called", "_backward_pre_hooks", "_backward_hooks"),
 )
 """Where torch keeps the hooks of a module."""
-_ON_WEIGHTS = ("_backward_hooks", "_post_accumulate_grad_hooks")
-"""And those of a weight."""
 
 
 @contextmanager
@@ -36,28 +34,33 @@ def registrations_kept(module: nn.Module) -> Iterator[None]:
     A step that adds a hook once, behind a flag of the module, adds it again in training. Behind a flag that is kept
     elsewhere (on the class, in a global) it would not: add such hooks before training begins.
     """
-    tables = [vars(part)[name] for part in module.modules() for name in _HOOKS if name in vars(part)]
-    kept = [dict(table) if table else {} for table in tables]
-    held = [(weight, name, dict(getattr(weight, name) or {})) for weight in module.parameters() for name in _ON_WEIGHTS]
-    trained = [(weight, weight.requires_grad) for weight in module.parameters()]
+    states = [vars(part) for part in module.modules()]
+    tables = {id(table): dict(table) for state in states for name in _HOOKS if (table := state.get(name))}
+    weights = [weight for state in states for weight in state.get("_parameters", {}).values() if weight is not None]
+    trained = [weight.requires_grad for weight in weights]
+    backward = [dict(weight._backward_hooks or {}) for weight in weights]
+    accumulated = [dict(weight._post_accumulate_grad_hooks or {}) for weight in weights]
     dtype = torch.get_default_dtype()
     try:
         yield
     finally:
-        for table, before in zip(tables, kept, strict=True):
-            if table != before:
-                table.clear()
-                table.update(before)
-        for weight, name, before in held:
-            table = getattr(weight, name)
-            if table is not None and table != before:
-                table.clear()
-                table.update(before)
-        for weight, flag in trained:
+        for state in states:
+            for name in _HOOKS:
+                _put_back(state.get(name), tables.get(id(state.get(name)), {}))
+        for weight, flag, before, after in zip(weights, trained, backward, accumulated, strict=True):
+            _put_back(weight._backward_hooks, before)
+            _put_back(weight._post_accumulate_grad_hooks, after)
             if weight.requires_grad != flag:
                 weight.requires_grad_(flag)
         if torch.get_default_dtype() != dtype:
             torch.set_default_dtype(dtype)
+
+
+def _put_back(table: dict[Any, Any] | None, before: dict[Any, Any]) -> None:
+    """Most tables are empty and stay so."""
+    if table is not None and (table or before) and table != before:
+        table.clear()
+        table.update(before)
 
 
 class Surroundings:
