@@ -5,11 +5,25 @@ from __future__ import annotations
 import hashlib
 
 import torch
+from torch import Tensor
 
-__all__ = ["generator_at"]
+from lightning_select.types import Int
+
+__all__ = ["FIRST", "SECOND", "STEP", "generator_at", "mixed"]
+
+STEP = -7046029254386353131  # 2^64 / golden ratio, as in splitmix64
+FIRST = -4658895280553007687
+SECOND = -7723592293110705685
 
 
 def generator_at(device: torch.device, *place: int) -> torch.Generator:
     """A generator seeded by a place: (seed, step, rank), or (seed, epoch, draw)."""
     digest = hashlib.blake2b(repr(place).encode(), digest_size=8).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+def mixed(values: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    """Whole numbers without a pattern, from any (the finaliser of splitmix64; products wrap around)."""
+    values = (values ^ (values >> 30)) * FIRST
+    values = (values ^ (values >> 27)) * SECOND
+    return values ^ (values >> 31)

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import importlib
 import logging
 import random
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,3 +31,15 @@ def seeded() -> Iterator[None]:
 def quiet_lightning() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Import a file of the benchmarks by its name, as the scripts do among themselves, and forget it afterwards."""
+    before = set(sys.modules)
+    folder = Path(__file__).parents[1] / "examples" / "benchmarks"
+    monkeypatch.syspath_prepend(str(folder))
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if (folder / f"{name}.py").exists():
+            del sys.modules[name]

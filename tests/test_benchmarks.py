@@ -9,7 +9,6 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,17 +28,6 @@ pytestmark = [
     # What beartype has to say on annotations from omegaconf, when a test is the first to import the application.
     pytest.mark.filterwarnings("ignore:.*PEP 484 type hint.*deprecated"),
 ]
-
-
-@pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Import a file of the benchmarks by its name, as the scripts do among themselves, and forget it afterwards."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if (FOLDER / f"{name}.py").exists():
-            del sys.modules[name]
 
 
 @pytest.fixture

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import importlib
 import json
 import re
-import sys
-from collections.abc import Iterator
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
@@ -18,17 +15,6 @@ import torch
 FOLDER = Path(__file__).parents[1] / "examples" / "benchmarks"
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the examples are not part of an installed package")
-
-
-@pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Import a file of the benchmarks by its name, and forget it afterwards."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if (FOLDER / f"{name}.py").exists():
-            del sys.modules[name]
 
 
 def test_merges_are_those_of_a_loop_that_counts_anew_each_time(load: Any) -> None:

@@ -22,17 +22,13 @@ import torch
 from torch import Tensor
 
 from lightning_select.errors import ArgumentError, ConfigurationError
-from lightning_select.seeding import generator_at
+from lightning_select.seeding import FIRST, SECOND, STEP, generator_at, mixed
 from lightning_select.types import Int
 
 __all__ = ["GroupQueues", "shuffled_place"]
 
 ROUNDS = 16
 """A place that no round moves has a chance of 2^-16 per pass."""
-
-_STEP = -7046029254386353131  # 2^64 / golden ratio, as in splitmix64
-_FIRST = -4658895280553007687
-_SECOND = -7723592293110705685
 
 
 class GroupQueues:
@@ -93,7 +89,7 @@ class GroupQueues:
         number = self._cursors.index_select(0, ordered) + before
         size = self._sizes.index_select(0, ordered)
         turn = number.div(size, rounding_mode="floor")
-        place = shuffled_place(number - turn * size, size, _mixed(_mixed(ordered + self._key) + turn))
+        place = shuffled_place(number - turn * size, size, mixed(mixed(ordered + self._key) + turn))
         self._cursors = self._cursors + (ends - starts)
         rows = self._order.index_select(0, self._starts.index_select(0, ordered) + place)
         return torch.empty_like(rows).scatter_(0, where, rows)
@@ -132,19 +128,12 @@ def shuffled_place(
     says whether the pair swaps.
     """
     rounds = torch.arange(1, ROUNDS + 1, device=places.device).unsqueeze(1)
-    bits = _mixed(keys + rounds * _STEP)
-    mirrors = _mixed(bits).bitwise_and_(2**62 - 1).remainder_(sizes)
+    bits = mixed(keys + rounds * STEP)
+    mirrors = mixed(bits).bitwise_and_(2**62 - 1).remainder_(sizes)
     for bit, mirror in zip(bits.unbind(), mirrors.unbind(), strict=True):
         partners = mirror - places
         partners += sizes * (partners < 0)
-        coins = torch.maximum(places, partners).add_(bit).mul_(_FIRST)
-        coins.bitwise_xor_(coins >> 32).mul_(_SECOND)
+        coins = torch.maximum(places, partners).add_(bit).mul_(FIRST)
+        coins.bitwise_xor_(coins >> 32).mul_(SECOND)
         places = torch.where(coins < 0, partners, places)
     return places
-
-
-def _mixed(values: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-    """Whole numbers without a pattern, from any (the finaliser of splitmix64; products wrap around)."""
-    values = (values ^ (values >> 30)) * _FIRST
-    values = (values ^ (values >> 27)) * _SECOND
-    return values ^ (values >> 31)

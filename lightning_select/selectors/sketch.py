@@ -30,13 +30,11 @@ import math
 import torch
 from torch import Tensor
 
+from lightning_select.seeding import STEP, mixed
 from lightning_select.signals.head import Head
 from lightning_select.types import Bool, Float, Int
 
 __all__ = ["sketch"]
-
-_STEP, _FIRST, _SECOND = -7046029254386353131, -4658895280553007687, -7723592293110705685
-"""Constants of splitmix64."""
 
 
 def sketch(
@@ -106,9 +104,6 @@ def _signs(place: Int[Tensor, "size"], name: str) -> Float[Tensor, "size"]:
 
 
 def _noise(numbers: Int[Tensor, "size"], name: str) -> Int[Tensor, "size"]:
-    """Whole numbers without a pattern (splitmix64; products wrap around), the same on every device."""
+    """Whole numbers without a pattern, the same on every device."""
     start = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little", signed=True)
-    values = numbers * _STEP + start
-    values = (values ^ (values >> 30)) * _FIRST
-    values = (values ^ (values >> 27)) * _SECOND
-    return values ^ (values >> 31)
+    return mixed(numbers * STEP + start)

@@ -32,9 +32,9 @@ from lightning_select.signals.records import Gate, Record, put_gate
 from lightning_select.signals.reductions import REDUCERS, recognise, unreduced
 from lightning_select.signals.terms import Reduction
 
-__all__ = ["Capture"]
+__all__ = ["LOG_SOFTMAX", "Capture"]
 
-_LOG_SOFTMAX = frozenset({F.log_softmax, torch.log_softmax, Tensor.log_softmax})
+LOG_SOFTMAX = frozenset({F.log_softmax, torch.log_softmax, Tensor.log_softmax})
 _GATHER = frozenset({torch.gather, Tensor.gather})
 _WRITES = frozenset(
     {getattr(owner, name) for owner in (Tensor, torch) for name in dir(owner) if name.endswith("_") and name[-2] != "_"}
@@ -47,7 +47,7 @@ _WRITES = frozenset(
 @cache
 def _watched(*, reads: bool, writes: bool, linear: bool) -> frozenset[Any]:
     """Functions that mean something to a capture; all others go straight through."""
-    functions = REDUCERS | CUTTERS | (_LOG_SOFTMAX | _GATHER if reads else frozenset())
+    functions = REDUCERS | CUTTERS | (LOG_SOFTMAX | _GATHER if reads else frozenset())
     return functions | (_WRITES if writes else frozenset()) | (frozenset({F.linear}) if linear else frozenset())
 
 
@@ -107,7 +107,7 @@ class Capture(TorchFunctionMode):
             output = self._call(func, args, kwargs)
             self._linears.note(args[0] if args else kwargs["input"], output)
             return output
-        if func in _LOG_SOFTMAX:
+        if func in LOG_SOFTMAX:
             logits = (args[0] if args else kwargs["input"]).detach()
             self.log_softmax = (logits, self._linears.behind(logits))
         elif func in _GATHER and len(args) > 2:

@@ -23,7 +23,7 @@ from torch import Tensor
 from lightning_select.errors import ArgumentError
 from lightning_select.signals.head_cache import HeadCache
 from lightning_select.signals.head_gram import linear_gram, logits_gram, summed_gram
-from lightning_select.signals.head_terms import Dense, Linear, Part, Term, device_of_term, wide
+from lightning_select.signals.head_terms import Dense, Linear, Term, device_of_term, wide
 from lightning_select.types import Bool, Float, Int
 
 __all__ = ["Head"]
@@ -68,8 +68,7 @@ class Head:
             raise ArgumentError(
                 f"Head.linear must get (rows, tokens, features), (classes, features) and (classes,), got {shapes}."
             )
-        term = Linear((Part(hidden.detach(), weight),))
-        return cls(term if bias is None else term.shifted(bias), (*hidden.shape[:-1], weight.shape[0]))
+        return cls(Linear.of(hidden, weight, bias), (*hidden.shape[:-1], weight.shape[0]))
 
     @property
     def classes(self) -> int:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lightning_select.signals.head_terms import owner_of
+
 __all__ = ["HeadCache"]
 
 
@@ -79,6 +81,6 @@ class HeadCache:
 
 def _owner(weight: Tensor) -> Tensor | None:
     """The parameter or buffer that ``weight`` is all of, or ``None`` if it is only a part or made for the moment."""
-    base = weight if weight._base is None else weight._base
+    base = owner_of(weight)
     whole = base.data_ptr() == weight.data_ptr() and base.numel() == weight.numel()
     return base if isinstance(base, nn.Parameter) and whole and not torch.is_inference(base) else None

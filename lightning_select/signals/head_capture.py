@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lightning_select.compat import in_functorch
-from lightning_select.signals.capture import Capture
-from lightning_select.signals.head_terms import Linear, Mapped, Part, Term
+from lightning_select.signals.capture import LOG_SOFTMAX, Capture
+from lightning_select.signals.head_terms import Linear, Mapped, Term, owner_of
 from lightning_select.signals.lazy_logits import LazyLogits, UnfollowedError
 from lightning_select.signals.records import Record
 from lightning_select.signals.reductions import recognise
+from lightning_select.signals.snapshot import SET_DATA
 from lightning_select.signals.terms import Reduction
 
 __all__ = ["HeadCapture", "HeadReached", "condition", "weights_of"]
 
 _PRODUCTS = frozenset({torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm})
-_LOG_SOFTMAX = frozenset({F.log_softmax, torch.log_softmax, Tensor.log_softmax})
-_SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]
+_FUSED = getattr(F, "linear_cross_entropy", None)  # newer than the oldest torch that we support
 _LOSSES = frozenset({"F.cross_entropy", "F.linear_cross_entropy"})
 
 
@@ -88,7 +88,7 @@ class HeadCapture(Capture):
     ) -> Any:
         """See every torch function once."""
         kwargs = kwargs or {}
-        if (func == _SET_DATA or func in _LOG_SOFTMAX) and args and isinstance(args[0], LazyLogits):
+        if (func == SET_DATA or func in LOG_SOFTMAX) and args and isinstance(args[0], LazyLogits):
             raise UnfollowedError(getattr(func, "__name__", "an assignment to their data"))
         if func is F.linear or func in _PRODUCTS:
             given, weight, bias = _layer(func, args, kwargs)
@@ -115,15 +115,15 @@ class HeadCapture(Capture):
             self._keep(func, target)
 
     def _stand_in(self, given: Tensor, weight: Tensor, bias: Tensor | None) -> LazyLogits:
-        weights = [part.untyped_storage().data_ptr() for part in (weight, bias) if part is not None]
-        self._layers += [part if part._base is None else part._base for part in (weight, bias) if part is not None]
+        weights = [part for part in (weight, bias) if part is not None]
+        self._layers += map(owner_of, weights)
         self._check_layers()
-        self._relied_on.update(weights, [given.untyped_storage().data_ptr()])
+        self._relied_on.update(part.untyped_storage().data_ptr() for part in (given, *weights))
         kind = given.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else given.dtype
-        term = Linear((Part(given.detach(), weight),))
-        term = term if bias is None else term.shifted(bias)
-        made = LazyLogits(term, (*given.shape[:-1], weight.shape[0]), given.dim() - 1, dtype, given.device)
+        made = LazyLogits(
+            Linear.of(given, weight, bias), (*given.shape[:-1], weight.shape[0]), given.dim() - 1, dtype, given.device
+        )
         self._made += 1
         made.origin = (self._made,)
         return made
@@ -135,8 +135,8 @@ class HeadCapture(Capture):
 
     def _reduce(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         if not any(isinstance(value, LazyLogits) for value in (*args, *kwargs.values())):
-            reduction = None if in_functorch() else recognise(func, args, kwargs)
-            if reduction is not None and reduction.name == "F.linear_cross_entropy":
+            reduction = recognise(func, args, kwargs) if func is _FUSED and not in_functorch() else None
+            if reduction is not None:
                 self._end_at_weight(reduction)
             return super()._reduce(func, args, dict(kwargs))
         reduction = recognise(func, args, kwargs)
@@ -162,9 +162,7 @@ class HeadCapture(Capture):
         arguments = reduction.arguments
         hidden, weight, bias = (arguments.get(name) for name in ("input", "linear_weight", "linear_bias"))
         if hidden is not None and weight is not None and weight.dim() == 2:
-            term = Linear((Part(hidden.detach(), weight),))
-            term = term if bias is None else term.shifted(bias)
-            raise HeadReached(term, hidden.dim() - 1, weight.shape[0], reduction)
+            raise HeadReached(Linear.of(hidden, weight, bias), hidden.dim() - 1, weight.shape[0], reduction)
 
 
 def condition(weight: Tensor) -> tuple[int, int]:
@@ -175,7 +173,7 @@ def condition(weight: Tensor) -> tuple[int, int]:
 def weights_of(term: Any) -> frozenset[int]:
     """The parameters that logits are made of, by their ids; what is made for the moment has no lasting one."""
     if isinstance(term, Linear):
-        owners = (part.weight if part.weight._base is None else part.weight._base for part in term.parts)
+        owners = (owner_of(part.weight) for part in term.parts)
         return frozenset(id(owner) for owner in owners if isinstance(owner, nn.Parameter))
     return frozenset().union(*map(weights_of, term.args)) if isinstance(term, Mapped) else frozenset()
 

@@ -20,7 +20,6 @@ from lightning_select.signals.head import Head
 from lightning_select.signals.head_cache import HeadCache
 from lightning_select.signals.head_capture import HeadCapture, HeadReached, condition, weights_of
 from lightning_select.signals.head_terms import Linear
-from lightning_select.signals.lazy_logits import UnfollowedError
 from lightning_select.signals.probe import StepShape
 from lightning_select.signals.reading import put_by_row
 from lightning_select.signals.records import Record
@@ -51,7 +50,7 @@ class HeadReader:
         name: Submodule that is the output head; ``None`` looks for it.
 
     Raises:
-        ArgumentError: There is no such submodule, or it has no weight.
+        ArgumentError: A head was named where weights are sharded.
     """
 
     def __init__(self, module: nn.Module, strategy: str, name: str | None) -> None:
@@ -114,18 +113,11 @@ class HeadReader:
         record = Record(reached.reduction, terms.values, cuts=capture.cuts, _terms=terms)
         if layout is None or layout.own or not shape.fits_one(record, layout, rows):
             return None
-
-        def move(values: Tensor) -> Tensor:
-            placed = put_by_row(record, values.movedim(reached.axis, -1), layout, rows)
-            if placed is None:
-                raise UnfollowedError("rows that cannot be told apart")
-            return placed
-
-        term = reached.term.carry(move)
+        if layout.masked and targets.dim() != 1:
+            return None  # nobody knows what the mask took
+        term = reached.term.carry(lambda values: put_by_row(record, values.movedim(reached.axis, -1), layout, rows))
         places = put_by_row(record, targets.unsqueeze(-1), layout, rows)
         counts = put_by_row(record, (targets != ignored).unsqueeze(-1), layout, rows)
-        if places is None or counts is None:
-            return None
         hidden = term.parts[0].hidden if isinstance(term, Linear) else None
         head = Head(term, (*places.shape[:-1], reached.classes), self.cache)
         return Signals(head=head, targets=places[..., 0], valid=counts[..., 0], hidden=hidden)
@@ -230,10 +222,12 @@ class HeadReader:
         )
 
 
-def _named_weights(module: nn.Module, name: str | None) -> tuple[frozenset[int] | None, int]:
-    """The parameters of the submodule ``name``, and the number of its outputs."""
-    if name is None:
-        return None, 0
+def _named_weights(module: nn.Module, name: str) -> tuple[frozenset[int], int]:
+    """The parameters of the submodule ``name``, and the number of its outputs.
+
+    Raises:
+        ArgumentError: There is no such submodule, or it has no weight.
+    """
     named = dict(module.named_modules()).get(name) if name else None
     matrices = [] if named is None else [weight for weight in named.parameters() if weight.dim() == 2]
     if named is None or not matrices:

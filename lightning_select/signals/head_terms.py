@@ -17,7 +17,19 @@ from torch.nn import functional as F
 
 from lightning_select.types import Float, Shaped
 
-__all__ = ["Dense", "Linear", "Mapped", "Part", "PerClass", "PerToken", "Term", "device_of_term", "is_term", "wide"]
+__all__ = [
+    "Dense",
+    "Linear",
+    "Mapped",
+    "Part",
+    "PerClass",
+    "PerToken",
+    "Term",
+    "device_of_term",
+    "is_term",
+    "owner_of",
+    "wide",
+]
 
 Carry = Callable[[Tensor], Tensor]
 """Moves tokens about in a tensor that has some other size where the logits have their classes."""
@@ -52,6 +64,17 @@ class Linear:
     """``sum_i hidden_i @ weight_i.T``."""
 
     parts: tuple[Part, ...]
+
+    @classmethod
+    def of(
+        cls,
+        hidden: Float[Tensor, "*tokens features"],
+        weight: Float[Tensor, "classes features"],
+        bias: Float[Tensor, "classes"] | None = None,
+    ) -> Linear:
+        """One linear layer, features last."""
+        term = cls((Part(hidden.detach(), weight),))
+        return term if bias is None else term.shifted(bias)
 
     @property
     def features(self) -> int:
@@ -137,6 +160,11 @@ class Mapped:
     def chunk(self, begin: int, end: int) -> Shaped[Tensor, "*tokens chunk"]:
         """The classes from ``begin`` to ``end``."""
         return self.func(*(a.chunk(begin, end) if is_term(a) else a for a in self.args), **self.kwargs)
+
+
+def owner_of(weight: Tensor) -> Tensor:
+    """The parameter that ``weight`` is a view of, or itself."""
+    return weight if weight._base is None else weight._base
 
 
 def is_term(value: Any) -> bool:

@@ -170,14 +170,10 @@ def _restore(
 
 def put_by_row(
     record: Record, values: Shaped[Tensor, "*terms features"], layout: Layout, rows: int
-) -> Shaped[Tensor, "rows *tokens features"] | None:
-    """What stands beside the terms of a reduction, rows first; ``None`` where nobody knows what a mask took."""
+) -> Shaped[Tensor, "rows *tokens features"]:
+    """What stands beside the terms of a reduction, rows first; where a mask took it from, if one did."""
     cut = record.cut[0] if layout.masked else None
-    if cut is None:
-        return _by_row(values, layout, rows, features=True)
-    if values.dim() != 2 or values.shape[0] != cut.size:
-        return None
-    return _by_row(_by_row(cut.restore(values), layout, rows, features=True), Layout(0), rows, features=True)
+    return _by_row(values if cut is None else cut.restore(values), layout, rows, features=True)
 
 
 def attended_tokens(batch: Batch, shape: Sequence[int]) -> Bool[Tensor, "rows *tokens"] | None:

@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_select.signals.module_tree import ModuleTree
 
-__all__ = ["ModuleKeeper", "WriteWatch"]
+__all__ = ["SET_DATA", "ModuleKeeper", "WriteWatch"]
 
 
 class WriteWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -91,7 +91,7 @@ class ModuleKeeper:
         """Keep a copy of ``target``, if it is part of the module or the batch, just before ``func`` changes it."""
         if not isinstance(target, Tensor):
             return
-        if func == _SET_DATA:
+        if func == SET_DATA:
             self._swapped.append((target, target.data))
         elif (storage := _storage(target)) not in self._saved:
             self._save(storage)
@@ -128,4 +128,4 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else id(tensor)
 
 
-_SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]
+SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]
