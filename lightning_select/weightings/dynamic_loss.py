@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from lightning_select.errors import ArgumentError
+from lightning_select.looking import may_look
 from lightning_select.schedule import Anneal
 from lightning_select.types import Bool, Float
 
@@ -50,8 +51,13 @@ def dynamic_loss(
     distance is below ``1e-4 max(1, |high|)``. A row whose loss is not finite has no weight and does not count: the
     others have mean one among themselves.
     """
+    values = losses.detach().float()
+    if quantiles is None and may_look(values.device):
+        weights = _of_finite(values, strategy, temperature)
+        if weights is not None:
+            return weights.to(losses.dtype)
     # What is not finite lies infinitely far below the range, where softmax gives it no weight.
-    values = losses.detach().float().nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
+    values = values.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
     finite = values > -torch.inf
     if strategy == "uniform":
         return finite.to(losses.dtype)
@@ -65,6 +71,17 @@ def dynamic_loss(
     weights = torch.softmax(exponent, dim=0) * finite.sum()
     wide = spread >= (high * 1e-4).abs().clamp(min=1e-4)
     return torch.where(wide, weights, finite).to(losses.dtype)
+
+
+def _of_finite(values: Float[Tensor, "rows"], strategy: Strategy, temperature: float) -> Float[Tensor, "rows"] | None:
+    """The weights, at a third of the operations, where the losses turn out to be finite; looks at the range."""
+    low, high = (float(end) for end in values.aminmax())
+    spread = high - low
+    if not math.isfinite(spread):
+        return None
+    if strategy == "uniform" or spread < max(1e-4, abs(high * 1e-4)):
+        return torch.ones_like(values)
+    return torch.softmax(_exponent((values - low) / spread, strategy, temperature), dim=0) * values.numel()
 
 
 def _range(

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lightning_select import looking
+
 __all__ = ["Waits", "as_on_a_device", "waits"]
 
 LOOKS = ("_checks", "_looks")
@@ -49,12 +51,15 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
     def __enter__(self):
-        """With ``lists`` also see what torch does not dispatch: from a tensor to a list, and from a list to a device.
+        """Nobody may look at a value, as if it were on a device.
+
+        With ``lists`` also see what torch does not dispatch: from a tensor to a list, and from a list to a device.
 
         ``numpy()`` is no wait: on a device it is an error, so where it works there is nothing to wait for.
         """
         watched = [(Tensor, "tolist"), (torch, "tensor"), (torch, "as_tensor")] if self.lists else []
         self._patches = [self._watched(owner, name) for owner, name in watched]
+        self._patches.append(mock.patch.object(looking, "_FREE", frozenset()))
         for patch in self._patches:
             patch.start()
         return super().__enter__()

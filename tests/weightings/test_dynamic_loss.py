@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from unittest import mock
 
 import jaxtyping
 import pytest
@@ -8,6 +10,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from lightning_select import looking
 from lightning_select.errors import ArgumentError
 from lightning_select.protocols import Weighting
 from lightning_select.schedule import Anneal, resolve
@@ -30,6 +33,14 @@ TABLE = {
 }
 LOSSES = st.lists(st.floats(0, 50, width=32), min_size=1, max_size=12)
 OUTLIER = [3.2 + 0.01 * row for row in range(31)] + [30.0]
+
+
+@pytest.fixture(autouse=True, scope="module", params=["values may be looked at", "as on a device"])
+def device(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Everything holds on both ways to the weights."""
+    free = frozenset({"cpu"}) if request.param.startswith("values") else frozenset()
+    with mock.patch.object(looking, "_FREE", free):
+        yield
 
 
 def quantile(values: list[float], share: float) -> float:
@@ -187,8 +198,8 @@ def test_the_strategy_is_one_of_five(monkeypatch):
 
 
 @pytest.mark.parametrize("quantiles", [None, (0.1, 0.9)])
-def test_reads_nothing_back_to_the_host(quantiles):
-    with Operations() as operations:
+def test_reads_nothing_back_from_a_device(quantiles):
+    with Operations() as operations, mock.patch.object(looking, "_FREE", frozenset()):
         DynamicLoss(quantiles=quantiles)(torch.rand(8))
     assert not operations.names & HOST_READS
 
