@@ -24,9 +24,9 @@ from lightning_select.protocols import Score, SelectionContext, Selector
 from lightning_select.schedule import Anneal, Schedule, resolve
 from lightning_select.seeding import generator_at
 from lightning_select.signals.base import Signals
-from lightning_select.signals.contract import NothingReturnedError, manual_error
+from lightning_select.signals.contract import NothingReturnedError, manual_error, rows_of
 from lightning_select.signals.reference import Reference, UsesReference, open_reference
-from lightning_select.signals.scoring import StepRunner, rows_of
+from lightning_select.signals.scoring import StepRunner
 from lightning_select.types import Batch, Float
 
 __all__ = ["BatchSelection"]

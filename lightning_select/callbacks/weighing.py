@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -14,11 +15,11 @@ from lightning_select.compat import keeping_buffers, rank_zero_info
 from lightning_select.errors import TrainingStepContractError
 from lightning_select.signals.base import Signals
 from lightning_select.signals.capture import Capture
-from lightning_select.signals.contract import NothingReturnedError, contract_error, parse_output
+from lightning_select.signals.contract import NothingReturnedError, contract_error, parse_output, rows_of
 from lightning_select.signals.probe import Run, StepShape
 from lightning_select.signals.reading import read_signals, row_losses
 from lightning_select.signals.records import put_gate
-from lightning_select.signals.scoring import StepRunner, rows_of
+from lightning_select.signals.scoring import StepRunner
 from lightning_select.types import Float
 
 __all__ = ["WeighedStep"]
@@ -42,6 +43,7 @@ class WeighedStep:
         self._module = module
         self._runner = runner
         self._ask_module = False
+        self._uncompiled = False
         self._said = False
 
     def __call__(
@@ -71,7 +73,9 @@ class WeighedStep:
             if readable is None:
                 return step(*args, **kwargs)
             self._ask_module = not readable
-        with keeping_buffers(self._module), Capture(gated=True, want_logits=bool(needs)) as capture:
+            self._uncompiled = not self._runner.runs_compiled(again, batch_idx)
+        eager = torch.compiler.set_stance("force_eager") if self._uncompiled else nullcontext()
+        with eager, keeping_buffers(self._module), Capture(gated=True, want_logits=bool(needs)) as capture:
             output = step(*args, **kwargs)
         if output is None:
             return None  # the module skips this batch, and Lightning says so

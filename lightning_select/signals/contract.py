@@ -8,13 +8,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_select.errors import TrainingStepContractError
+from lightning_select.batch import count_rows
+from lightning_select.errors import BatchFormatError, TrainingStepContractError
+from lightning_select.types import Batch
 
 __all__ = [
     "NothingReturnedError",
     "contract_error",
     "manual_error",
     "parse_output",
+    "rows_of",
     "takes_batch_index",
 ]
 
@@ -104,3 +107,15 @@ def _kind(output: Any) -> str:
     if isinstance(output, Mapping):
         return f"a dict with the keys {sorted(map(str, output))}"
     return type(output).__name__
+
+
+def rows_of(batch: Batch) -> int:
+    """Number of rows of a batch that has some.
+
+    Raises:
+        BatchFormatError: The rows cannot be counted, or there are none.
+    """
+    rows = count_rows(batch)
+    if rows < 1:
+        raise BatchFormatError("A batch must hold at least one row, got an empty batch.")
+    return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from lightning_select.signals.records import Record
 from lightning_select.signals.rows import Layout, fold, row_values
 from lightning_select.types import Batch, Bool, Float, Shaped
 
-__all__ = ["attended_tokens", "losses_seen", "put_by_row", "read_signals", "row_losses"]
+__all__ = ["losses_seen", "put_by_row", "read_signals", "row_losses", "with_attended"]
 
 _CLASSIFYING = ("head", "hidden", "logits", "targets", "valid")
 
@@ -176,8 +177,12 @@ def put_by_row(
     return _by_row(values if cut is None else cut.restore(values), layout, rows, features=True)
 
 
-def attended_tokens(batch: Batch, shape: Sequence[int]) -> Bool[Tensor, "rows *tokens"] | None:
-    """Which tokens of logits of ``shape`` are no padding by the ``attention_mask`` of the batch, if it has one."""
+def with_attended(signals: Signals, batch: Batch) -> Signals:
+    """The signals, and which tokens are no padding by the ``attention_mask`` of the batch, if it has one."""
+    return replace(signals, attended=_attended(batch, () if signals.head is None else signals.head.shape))
+
+
+def _attended(batch: Batch, shape: Sequence[int]) -> Bool[Tensor, "rows *tokens"] | None:
     if not isinstance(batch, Mapping) or "decoder_input_ids" in batch or "decoder_attention_mask" in batch:
         return None
     mask, ids, labels = batch.get("attention_mask"), batch.get("input_ids"), batch.get("labels")

@@ -10,12 +10,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_select.batch import count_rows, shallow_copy
+from lightning_select.batch import shallow_copy
 from lightning_select.compat import next_batch_index, rank_zero_info
-from lightning_select.errors import BatchFormatError
 from lightning_select.signals.base import Signals
 from lightning_select.signals.capture import Capture
-from lightning_select.signals.contract import contract_error, manual_error, parse_output, takes_batch_index
+from lightning_select.signals.compiled import is_compiled, runs_compiled, told_uncompiled
+from lightning_select.signals.contract import contract_error, manual_error, parse_output, rows_of, takes_batch_index
 from lightning_select.signals.experiments import device_of, examine
 from lightning_select.signals.head import Head
 from lightning_select.signals.head_capture import HeadCapture, HeadReached
@@ -23,7 +23,8 @@ from lightning_select.signals.head_reader import HeadReader
 from lightning_select.signals.lazy_logits import UnfollowedError
 from lightning_select.signals.noise import RowNoise, skip_draws
 from lightning_select.signals.probe import Run, StepShape
-from lightning_select.signals.reading import attended_tokens, losses_seen, read_signals
+from lightning_select.signals.reading import losses_seen, read_signals, with_attended
+from lightning_select.signals.selection_step import asked
 from lightning_select.signals.surroundings import Surroundings
 from lightning_select.types import Batch
 
@@ -74,18 +75,18 @@ class StepRunner:
 
         Raises:
             TrainingStepContractError: The step cannot be read row by row.
-            BatchFormatError: The rows of the batch cannot be counted, or there are none.
+            BatchFormatError: The rows of the batch cannot be counted.
         """
         rows = rows_of(batch)
         if hasattr(self._module, "selection_step"):
-            return self._surroundings.attempt(self._ask_module, batch, rows)
+            return asked(self._module, self._surroundings, batch, rows)
         known = self._last or next(iter(self._shapes.values()), None)
         if known is not None and self._head.can_read(needs):
             seen, _ = self._surroundings.attempt(self._read_head, batch, known)
             if isinstance(seen, Signals):
-                return self._with_attended(seen, batch)
+                return with_attended(seen, batch)
             self._head.refuse(seen or "another head, or rows elsewhere, than in the batch before")
-        signals = self._measure_in_full(batch, known, rows, needs)
+        signals = self._measure_in_full(batch, known, needs)
         if "head" not in needs or signals.logits is None:
             return signals
         seen = None
@@ -94,23 +95,46 @@ class StepRunner:
             seen = self._head.try_out(run, signals, self._losses)
             self._losses = []
         # From the first batch on, so that a resumed run measures like one that was never interrupted.
-        seen = replace(signals, head=Head.of(signals.logits)) if seen is None else replace(seen, loss=signals.loss)
-        return self._with_attended(seen, batch)
+        whole = replace(signals, head=Head.of(signals.logits)) if seen is None else replace(seen, loss=signals.loss)
+        return with_attended(whole, batch)
 
-    def _with_attended(self, signals: Signals, batch: Batch) -> Signals:
-        shape = () if signals.head is None else signals.head.shape
-        return replace(signals, attended=attended_tokens(batch, shape))
-
-    def _measure_in_full(self, batch: Batch, known: StepShape | None, rows: int, needs: Collection[str]) -> Signals:
+    def _measure_in_full(self, batch: Batch, known: StepShape | None, needs: Collection[str]) -> Signals:
         """The signals from a pass that runs the step to its end."""
         for _ in range(3):
             guess = known or self.probe(batch)
-            signals, names = self._surroundings.attempt(self._read, batch, guess, needs, examined=known is None)
+            signals, names = self._read_somehow(batch, guess, needs, examined=known is None)
             if signals is not None:
                 self._last = guess
                 return signals
             known = self.shape_for(names)
         raise contract_error(self._module, f"other reductions in every pass over one batch, at last {list(names)}")
+
+    def _read_somehow(
+        self, batch: Batch, guess: StepShape, needs: Collection[str], *, examined: bool
+    ) -> tuple[Signals | None, tuple[str, ...]]:
+        """As `_read`; a compiled step that fails while it is watched, or hides its reductions, runs uncompiled."""
+        run = partial(self._surroundings.attempt, self._read, batch, guess, needs, examined=examined)
+        hides = not self._eager and is_compiled(self._module)
+        try:
+            found: tuple[Signals | None, tuple[str, ...]] = run()
+            if not hides or found[1] in self._shapes:
+                return found
+        except Exception:
+            if not hides:
+                raise
+        self._eager = True
+        told_uncompiled(self._module, "scored")
+        return self._read_somehow(batch, guess, needs, examined=examined)
+
+    def runs_compiled(self, batch: Batch, batch_idx: int | None) -> bool:
+        """May the step, which was probed before, be watched as it is compiled, to be differentiated?"""
+
+        def trial() -> tuple[Run, Tensor | None]:
+            watch = Capture(gated=True, before_write=self._surroundings.keeper.before_write)
+            with self._running(batch, batch_idx=batch_idx, grad=True, capture=watch) as step:
+                return step()
+
+        return runs_compiled(self._module, partial(self._surroundings.attempt, trial), getattr(self._last, "names", ()))
 
     def _read(
         self, batch: Batch, guess: StepShape, needs: Collection[str], *, examined: bool
@@ -154,7 +178,7 @@ class StepRunner:
         return None, capture
 
     def is_ready(self, rows: int) -> bool:
-        """Was any step probed yet, and on a batch that shows where its rows are, if there are several now?"""
+        """Was a step probed yet, on a batch that shows where its rows are, if there are several now?"""
         return bool(self._shapes) and (rows == 1 or all(shape.sure for shape in self._shapes.values()))
 
     def shape_for(self, names: tuple[str, ...]) -> StepShape | None:
@@ -224,24 +248,3 @@ class StepRunner:
             if draws:
                 skip_draws(device_of(batch), draws)
             yield step
-
-    def _ask_module(self, batch: Batch, rows: int) -> Signals:
-        with self._surroundings.around(batch), Capture(before_write=self._surroundings.keeper.before_write):
-            selection_step: Any = self._module.selection_step
-            signals = selection_step(shallow_copy(batch))
-        if not isinstance(signals, Signals) or signals.rows != rows:
-            seen = f"{type(signals).__name__} for {getattr(signals, 'rows', None)} rows"
-            raise contract_error(self._module, f"from selection_step {seen}, where Signals for {rows} rows were due")
-        return signals
-
-
-def rows_of(batch: Batch) -> int:
-    """Number of rows of a batch that has some.
-
-    Raises:
-        BatchFormatError: The rows cannot be counted, or there are none.
-    """
-    rows = count_rows(batch)
-    if rows < 1:
-        raise BatchFormatError("A batch must hold at least one row, got an empty batch.")
-    return rows

@@ -8,11 +8,14 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from lightning_select import BatchSelection
+from lightning_select import BatchSelection, LossReweighting
+from lightning_select.scores.loss import Loss
 from lightning_select.scores.nuclear_norm import NuclearNorm
 from lightning_select.selectors.diverse import Diverse
+from lightning_select.selectors.top_k import TopK
 from lightning_select.signals.head_terms import Linear, Mapped
 from lightning_select.signals.scoring import StepRunner
+from lightning_select.weightings.dynamic_loss import DynamicLoss
 from tests.fitting import trainer
 
 transformers = pytest.importorskip("transformers")
@@ -117,3 +120,31 @@ def test_reads_a_compiled_model_and_trains_it_on():
     before = model.lm_head.weight.detach().clone()
     trainer(callback, max_epochs=2).fit(Fits(model), torch.utils.data.DataLoader(Rows(), batch_size=5))
     assert not torch.equal(model.lm_head.weight, before)
+
+
+@pytest.mark.parametrize("kind", ["selects", "weighs"])
+def test_a_model_that_hides_its_loss_where_it_is_compiled_runs_uncompiled(kind, caplog):
+    """With row losses: dynamo does not trace these models while somebody watches their functions."""
+
+    class Fits(Tuned):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def trained(*, compiled: bool) -> dict[str, torch.Tensor]:
+        torch.compiler.reset()  # what it gave up tracing before, it would not try again
+        model = model_of("llama")
+        if compiled:
+            model.compile(backend="eager")
+        callback = {
+            "selects": lambda: BatchSelection(Loss(), TopK(), keep=2),
+            "weighs": lambda: LossReweighting(DynamicLoss()),
+        }[kind]()
+        data = torch.utils.data.DataLoader([batch_of(seed) for seed in range(3)], batch_size=None)
+        with caplog.at_level("INFO"):
+            trainer(callback, max_epochs=1).fit(Fits(model), data)
+        return {name: value.clone() for name, value in model.state_dict().items()}
+
+    plain = trained(compiled=False)
+    assert "uncompiled" not in caplog.text
+    torch.testing.assert_close(trained(compiled=True), plain, rtol=1e-5, atol=1e-6)
+    assert caplog.text.count("hides the reductions of its loss where it is compiled") == 1
