@@ -12,6 +12,8 @@
     ├── SelectorError                              a selector broke its promise (count, range, duplicates)
     ├── WeightError                                weights are negative, not finite, all zero or need a gradient
     ├── ReferenceModelError                        the reference of a reducible loss is missing or does not fit
+    ├── RewardError                                a reward function failed, or gave no number for a completion
+    ├── ShortfallError                             too few groups of attempts passed the filter
     ├── RowIdError                                 row ids are missing, unknown or out of range
     └── ConfigurationError                         callbacks, Trainer flags or overrides that contradict each other
 """
@@ -25,10 +27,12 @@ __all__ = [
     "MissingSignalError",
     "NonFiniteScoreError",
     "ReferenceModelError",
+    "RewardError",
     "RowIdError",
     "ScoreError",
     "SelectionError",
     "SelectorError",
+    "ShortfallError",
     "TrainingStepContractError",
     "WeightError",
 ]
@@ -72,6 +76,14 @@ class WeightError(SelectionError):
 
 class ReferenceModelError(SelectionError):
     """The reference of a reducible loss is missing, untrained, or belongs to another model or dataset."""
+
+
+class RewardError(SelectionError):
+    """A reward function failed for every completion, or returned something else than one number for each."""
+
+
+class ShortfallError(SelectionError):
+    """Too few groups of attempts passed the filter, and the policy for that is to stop."""
 
 
 class RowIdError(SelectionError):

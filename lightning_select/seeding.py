@@ -23,7 +23,10 @@ def generator_at(device: torch.device, *place: int) -> torch.Generator:
 
 
 def mixed(values: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-    """Whole numbers without a pattern, from any (the finaliser of splitmix64; products wrap around)."""
+    """Whole numbers in [0, 2^63) without a pattern, from any.
+
+    The finaliser of splitmix64. Products wrap around; shifts carry the sign, so that the last of them clears it.
+    """
     values = (values ^ (values >> 30)) * FIRST
     values = (values ^ (values >> 27)) * SECOND
     return values ^ (values >> 31)

@@ -1,0 +1,56 @@
+"""What a run of training on rewards says: numbers to the logger, and now and then some attempts to be read."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from lightning_select.compat import rank_zero_info
+from lightning_select.rollouts.groups import Group
+from lightning_select.types import Float
+
+__all__ = ["log_round", "show"]
+
+_SHOWN, _WIDTH = 3, 300
+"""Attempts that are shown, and letters of each."""
+
+_SUMS = ("rounds", "updates", "attempts", "tokens", "unscorable", "dropped", "repeated", "short", "empty")
+
+
+def log_round(module: Any, metric: Float[Tensor, "rows attempts"], found: Mapping[str, float]) -> None:
+    """Log a round, and the update that it ended with, if it did.
+
+    ``train/metric`` and ``train/right`` are means over the attempts of the round, whatever became of them. Shares count
+    from the beginning of training; so do the sums.
+    """
+    sums, there = module.counters, metric.isfinite()
+    prompts = max(1, sums.prompts)
+    values = {
+        "metric": metric.nanmean(),
+        "right": (metric >= module.solved_at).sum() / there.sum().clamp(min=1),
+        "kept_share": sums.kept / prompts,
+        "all_failed_share": sums.all_failed / prompts,
+        "all_solved_share": sums.all_solved / prompts,
+        "waiting": float(len(module.buffer.waiting)),
+        **{name: float(getattr(sums, name)) for name in _SUMS},
+        **found,
+    }
+    for name, value in values.items():
+        module.log(f"train/{name}", value, on_step=True, on_epoch=False, batch_size=1)
+
+
+def show(group: Group | None, updates: int) -> None:
+    """Say what the attempts at one prompt look like, with their rewards."""
+    if group is None:
+        return
+    lines = [f"Attempts after {updates} updates, at {_short(group.prompt)}"]
+    pairs = list(zip(group.attempts.texts, group.rewards.tolist(), strict=True))
+    lines += [f"  reward {reward:g}: {_short(text)}" for text, reward in pairs[:_SHOWN]]
+    rank_zero_info("\n".join(lines))
+
+
+def _short(text: str) -> str:
+    return repr(textwrap.shorten(text, _WIDTH, placeholder=" ...") if len(text) > _WIDTH else text)
