@@ -47,7 +47,7 @@ def gather_ids(ids: Int[Tensor, "rows"], capacity: int) -> Int[Tensor, "ranks ca
 
 
 def _gather(
-    values: Shaped[Tensor, "rows *rest"], capacity: int, filler: float
+    values: Shaped[Tensor, "rows *rest"], capacity: int, filler: int | float
 ) -> Shaped[Tensor, "ranks capacity *rest"]:
     padded = values.new_full((capacity, *values.shape[1:]), filler)
     padded[: values.shape[0]] = values

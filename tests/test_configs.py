@@ -59,7 +59,7 @@ def test_every_config_says_what_it_is(file) -> None:
 
 def test_everyone_else_sees_only_names_that_are_ours() -> None:
     """Hydra shows these to every app on the machine, before what that app keeps in its ConfigStore."""
-    assert {path.name for path in CONFIGS.iterdir()} == {"callbacks", "lightning_select", "sampler"}
+    assert {path.name for path in CONFIGS.iterdir()} == {"callbacks", "lightning_select", "rollouts", "sampler"}
     assert [path.name for path in (CONFIGS / "callbacks").iterdir()] == ["selection"]
 
 

@@ -15,16 +15,18 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
     {"errors", "types", "containers", "graphs"},
-    {"batch", "schedule", "seeding", "distributed", "compat"},
+    {"batch", "schedule", "seeding", "looking", "distributed", "compat"},
     {"signals", "protocols", "visits", "history", "keyed_history"},
     {"scores", "selectors", "weightings", "samplers", "device_loader"},
-    {"callbacks"},
+    {"callbacks", "rollouts", "preferences"},
     {"__init__", "app", "hydra_plugin", "testing"},
 ]
 ALLOWED = {  # what each layer may import from outside, beside the standard library, torch and numpy
     "signals": {"torchmetrics"},
     "compat": {"lightning", "pytorch_lightning", "lightning_utilities"},
     "graphs": {"torch_geometric"},
+    "rollouts": {"lightning", "transformers", "peft"},
+    "preferences": {"lightning", "transformers"},
     "types": {"jaxtyping"},
     "hydra_plugin": {"hydra"},
     "app": {"lightning", "hydra", "omegaconf", "torchmetrics", "sklearn", "matplotlib", "tqdm", "transformers", "peft"},

@@ -72,8 +72,7 @@ class WeighedStep:
             readable = self._is_readable(batch, batch_idx, lenient)
             if readable is None:
                 return step(*args, **kwargs)
-            self._ask_module = not readable
-            self._uncompiled = not self._runner.runs_compiled(again, batch_idx)
+            self._ask_module, self._uncompiled = not readable, not self._runner.runs_compiled(again, batch_idx)
         eager = torch.compiler.set_stance("force_eager") if self._uncompiled else nullcontext()
         with eager, keeping_buffers(self._module), Capture(gated=True, want_logits=bool(needs)) as capture:
             output = step(*args, **kwargs)

@@ -29,16 +29,13 @@ from lightning_select.rollouts.grpo_checks import (
     check_counts,
     check_parts,
     check_rates,
-    check_refill,
-    check_scale,
     check_trainer,
     checked_pass_at,
-    fitted,
+    checked_refill,
     prompts_of,
 )
-from lightning_select.rollouts.losses.grpo import GRPOLoss
 from lightning_select.rollouts.policy import Attempts, Policy
-from lightning_select.rollouts.policy_update import PolicyUpdate
+from lightning_select.rollouts.policy_update import PolicyUpdate, loss_for
 from lightning_select.rollouts.refill import Refill, RefillBuffer
 from lightning_select.rollouts.relaxing import relaxed, told_band
 from lightning_select.rollouts.reporting import log_round, show
@@ -122,11 +119,9 @@ class GRPO(LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        counts = {"attempts": attempts, "max_tokens": max_tokens, "inner_epochs": inner_epochs}
-        check_counts(**counts, minibatches=minibatches, micro_batch=micro_batch, warmup=warmup, show_every=show_every)
-        check_rates(kl=kl, temperature=temperature, lr=lr, weight_decay=weight_decay, gradient_clip=gradient_clip)
-        check_parts(policy, reward, metric, group_filter, loss, screening, attempts)
-        check_scale(scale)
+        check_counts(attempts=attempts, max_tokens=max_tokens, warmup=warmup, show_every=show_every)
+        check_rates(kl=kl, temperature=temperature, lr=lr, weight_decay=weight_decay)
+        check_parts(policy, reward, metric, group_filter, screening, attempts)
         self.automatic_optimization = False
         self.policy: Any = policy
         self.reference = policy.reference() if kl else None
@@ -135,21 +130,11 @@ class GRPO(LightningModule):
         self.pass_at, self.solved_at = checked_pass_at(pass_at), solved_at
         self.show_every, self.prompt_key, self.seed = show_every, prompt_key, seed
         self.counters = Counters()
-        refill = refill or (Refill(max_rounds=1) if group_filter is None else Refill())
-        relax = None if group_filter is None else relaxed(group_filter, attempts)
-        self.buffer = RefillBuffer(refill, self.counters, relax)
-        check_refill(refill, group_filter)
+        self.buffer = RefillBuffer(checked_refill(refill, group_filter), self.counters, relaxed(group_filter, attempts))
         scores = Scorer(reward), None if metric is None else Scorer(metric)
         self.rounds = Rounds(self._explore, *scores, group_filter, screening, attempts, solved_at, seed)
-        self._update = PolicyUpdate(
-            loss=fitted(GRPOLoss() if loss is None else loss, max_tokens),
-            scale=scale,
-            kl=kl,
-            inner_epochs=inner_epochs,
-            minibatches=minibatches,
-            micro_batch=micro_batch,
-            gradient_clip=gradient_clip,
-        )
+        fitted = loss_for(loss, max_tokens)
+        self._update = PolicyUpdate(fitted, scale, kl, inner_epochs, minibatches, micro_batch, gradient_clip)
 
     def generate(
         self, prompts: Sequence[str], attempts: int, keys: Int[Tensor, "rows"], *, temperature: float, max_tokens: int

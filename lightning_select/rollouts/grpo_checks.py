@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 from torch import nn
 
@@ -13,17 +12,14 @@ from lightning_select.errors import ArgumentError, BatchFormatError, Configurati
 from lightning_select.rollouts.policy import Policy
 from lightning_select.rollouts.refill import Refill
 from lightning_select.rollouts.screening import Screening
-from lightning_select.rollouts.training_rows import Scale
 
 __all__ = [
     "check_counts",
     "check_parts",
     "check_rates",
-    "check_refill",
-    "check_scale",
     "check_trainer",
     "checked_pass_at",
-    "fitted",
+    "checked_refill",
     "prompts_of",
 ]
 
@@ -61,7 +57,7 @@ def check_rates(**rates: float | None) -> None:
 
 
 def check_parts(
-    policy: Any, reward: Any, metric: Any, group_filter: Any, loss: Any, screening: Screening | None, attempts: int
+    policy: Any, reward: Any, metric: Any, group_filter: Any, screening: Screening | None, attempts: int
 ) -> None:
     """Parts of the right kind, which fit each other.
 
@@ -72,11 +68,9 @@ def check_parts(
         raise ArgumentError(
             f"GRPO.policy must be an nn.Module with the methods sample, log_probs and reference, got {policy!r}."
         )
-    for name, part in (("reward", reward), ("metric", metric), ("group_filter", group_filter), ("loss", loss)):
+    for name, part in (("reward", reward), ("metric", metric), ("group_filter", group_filter)):
         if (part is not None or name == "reward") and (not callable(part) or isinstance(part, type)):
             raise ArgumentError(f"GRPO.{name} must be callable and no class, got {part!r}.")
-    if loss is not None and not callable(getattr(loss, "reduce", None)):
-        raise ArgumentError(f"GRPO.loss must have a method reduce(terms, mask, totals), got {loss!r}.")
     if attempts < 2:
         raise ArgumentError(
             f"GRPO.attempts must be at least 2, since attempts are judged against each other, got {attempts}."
@@ -88,27 +82,19 @@ def check_parts(
         )
 
 
-def check_scale(scale: Any) -> None:
-    """One of the names that there are.
+def checked_refill(refill: Refill | None, group_filter: Any) -> Refill:
+    """How groups are gathered: as asked for, else over several rounds where a filter leaves some out.
 
     Raises:
-        ArgumentError: It is not.
+        ArgumentError: A band is to be widened, and there is none.
     """
-    if scale not in get_args(Scale):
-        raise ArgumentError(f"GRPO.scale must be one of {', '.join(get_args(Scale))}, got {scale!r}.")
-
-
-def check_refill(refill: Refill, group_filter: Any) -> None:
-    """A band can only be widened where there is one.
-
-    Raises:
-        ArgumentError: There is none.
-    """
+    refill = refill or (Refill(max_rounds=1) if group_filter is None else Refill())
     if refill.on_shortfall == "relax_band" and not hasattr(group_filter, "widened"):
         name = "no filter" if group_filter is None else type(group_filter).__name__
         raise ArgumentError(
             f'Refill.on_shortfall="relax_band" must go with a filter that has a band (Balanced), got {name}.'
         )
+    return refill
 
 
 def checked_pass_at(pass_at: Sequence[int]) -> tuple[int, ...]:
@@ -121,11 +107,6 @@ def checked_pass_at(pass_at: Sequence[int]) -> tuple[int, ...]:
     if not numbers or any(isinstance(k, bool) or not isinstance(k, int) or k < 1 for k in numbers):
         raise ArgumentError(f"GRPO.pass_at must be whole numbers of at least 1, got {pass_at!r}.")
     return numbers
-
-
-def fitted(loss: Any, max_tokens: int) -> Any:
-    """The loss, which learns how long a completion may be if it has to know."""
-    return replace(loss, max_tokens=max_tokens) if getattr(loss, "max_tokens", 0) is None else loss
 
 
 def check_trainer(trainer: Any) -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 import torch
 
 from lightning_select import distributed
+from lightning_select.errors import ArgumentError
 from lightning_select.rollouts.counters import Counters
 from lightning_select.rollouts.groups import Group
+from lightning_select.rollouts.grpo_checks import check_counts, check_rates
 from lightning_select.rollouts.kl import kl
+from lightning_select.rollouts.losses.grpo import GRPOLoss
 from lightning_select.rollouts.training_rows import Micro, Scale, TrainingRows, minibatches
 from lightning_select.types import Float, Tensor
 
-__all__ = ["PolicyUpdate"]
+__all__ = ["PolicyUpdate", "loss_for"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,12 @@ class PolicyUpdate:
     minibatches: int
     micro_batch: int | None
     gradient_clip: float | None
+
+    def __post_init__(self) -> None:
+        check_counts(inner_epochs=self.inner_epochs, minibatches=self.minibatches, micro_batch=self.micro_batch)
+        check_rates(gradient_clip=self.gradient_clip)
+        if self.scale not in get_args(Scale):
+            raise ArgumentError(f"GRPO.scale must be one of {', '.join(get_args(Scale))}, got {self.scale!r}.")
 
     def __call__(self, module: Any, groups: Sequence[Group], counters: Counters) -> dict[str, float]:
         """Train on ``groups``, the same on every rank.
@@ -70,3 +79,15 @@ class PolicyUpdate:
         module.manual_backward(total * world)  # ranks take the mean of their gradients
         entropy = -(attempts.log_probs * attempts.mask).sum() / micro.totals.tokens
         return torch.stack([total.detach(), divergence.detach(), found.clipped.detach(), entropy]).float()
+
+
+def loss_for(loss: Any, max_tokens: int) -> Any:
+    """The loss, which learns how long a completion may be if it has to know; ``None`` is that of the paper.
+
+    Raises:
+        ArgumentError: It is no loss.
+    """
+    loss = GRPOLoss() if loss is None else loss
+    if isinstance(loss, type) or not callable(loss) or not callable(getattr(loss, "reduce", None)):
+        raise ArgumentError(f"GRPO.loss must be a loss with a method reduce(terms, mask, totals), got {loss!r}.")
+    return replace(loss, max_tokens=max_tokens) if getattr(loss, "max_tokens", 0) is None else loss

@@ -13,8 +13,8 @@ from lightning_select.rollouts.rounds import Filter, passing
 __all__ = ["relaxed", "told_band"]
 
 
-def relaxed(group_filter: Filter, attempts: int) -> Relax | None:
-    """Finds more groups as the band of ``group_filter`` is widened by one attempt at a time; ``None`` if it has none."""
+def relaxed(group_filter: Filter | None, attempts: int) -> Relax | None:
+    """Finds more groups as the filter's band is widened by one attempt at a time; ``None`` if it has none."""
     if not hasattr(group_filter, "widened"):
         return None
 

@@ -33,8 +33,8 @@ class Screening:
 
     Args:
         attempts: How many at every prompt; at least two, and fewer than a group has in the end.
-        group_filter: Which groups of that many promise something, a filter of this package or any function ``rewards (groups,
-            attempts) -> bool (groups,)``.
+        group_filter: Which groups of that many promise something, a filter of this package or any function
+            ``rewards (groups, attempts) -> bool (groups,)``.
 
     Raises:
         ArgumentError: A value is out of range.

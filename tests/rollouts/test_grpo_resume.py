@@ -137,7 +137,7 @@ def test_an_error_leaves_the_checkpoint_as_it_was(tmp_path: Path) -> None:
         ({"lr": float("nan")}, "GRPO.lr must be a finite number above 0, got nan"),
         ({"reward": "accuracy"}, "GRPO.reward must be callable and no class, got 'accuracy'"),
         ({"group_filter": Balanced}, "GRPO.group_filter must be callable and no class"),
-        ({"loss": right}, "GRPO.loss must have a method reduce"),
+        ({"loss": right}, "GRPO.loss must be a loss with a method reduce"),
         ({"screening": Screening(4)}, "Screening.attempts must be below GRPO.attempts=4"),
         ({"pass_at": []}, "GRPO.pass_at must be whole numbers of at least 1, got \\[\\]"),
         ({"refill": Refill(on_shortfall="relax_band")}, "must go with a filter that has a band .* got no filter"),

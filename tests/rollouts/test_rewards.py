@@ -122,6 +122,7 @@ def test_answers_may_be_numbers(reward, answers) -> None:
         ("_7_", 7),
         ("007", 7),
         ("7 x2 H2O", 7),
+        ("7 v1.2.3", 7),
         ("5/0", None),
         ("", None),
         ("no number", None),
