@@ -69,6 +69,8 @@ def common(load: Any) -> ModuleType:
         ("divbs", 3, set(range(12))),
         ("uds_scoring", 2, {"scoring", "difference", "steps"}),
         ("uds_sft", 2, {"made up, 8 of 32", "made up, 4 of 32"}),
+        ("peer_review", 3, {"sweeps", "settings", "rows", "peer review ahead of"}),
+        ("grpo", 3, {"tuning", "methods", "curves"}),
     ],
 )
 def test_a_fast_run_ends_with_a_verdict(name: str, bars: int, figures: set[Any], tmp_path: Path) -> None:

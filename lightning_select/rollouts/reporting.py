@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping
 from typing import Any
@@ -14,8 +15,8 @@ from lightning_select.types import Float
 
 __all__ = ["log_round", "show"]
 
-_SHOWN, _WIDTH = 3, 300
-"""Attempts that are shown, and letters of each."""
+_WIDTH = 300
+"""Letters of an attempt that are shown."""
 
 _SUMS = ("rounds", "updates", "attempts", "tokens", "unscorable", "dropped", "repeated", "short", "empty")
 
@@ -43,12 +44,16 @@ def log_round(module: Any, metric: Float[Tensor, "rows attempts"], found: Mappin
 
 
 def show(group: Group | None, updates: int) -> None:
-    """Say what the attempts at one prompt look like, with their rewards."""
+    """Say what the attempts at one prompt look like: the best, the one in the middle and the worst, with rewards."""
     if group is None:
         return
     lines = [f"Attempts after {updates} updates, at {_short(group.prompt)}"]
-    pairs = list(zip(group.attempts.texts, group.rewards.tolist(), strict=True))
-    lines += [f"  reward {reward:g}: {_short(text)}" for text, reward in pairs[:_SHOWN]]
+    pairs = zip(group.rewards.nan_to_num(nan=-math.inf).tolist(), group.attempts.texts, strict=True)
+    ordered = sorted(pairs, reverse=True)
+    chosen = dict.fromkeys([ordered[0], ordered[len(ordered) // 2], ordered[-1]])
+    lines += [
+        f"  {'no reward' if reward == -math.inf else f'reward {reward:g}'}: {_short(text)}" for reward, text in chosen
+    ]
     rank_zero_info("\n".join(lines))
 
 

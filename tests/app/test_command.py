@@ -100,7 +100,7 @@ def test_contradictions_are_told(launch, argument, told) -> None:
         ("modle=mlp", "There is no key 'modle' in the config. Did you mean 'model'? Keys: "),
         ("trainer.max_epoch=3", "There is no key 'max_epoch' in trainer. Did you mean 'max_epochs'? Keys: _target_, "),
         ("callbacks/selection=udss", "Available options in 'callbacks/selection':\n\tbalanced_difficulty"),
-        ("experiment=noisy", "Available options in 'experiment':\n\tllm_sft\n\tnoisy_digits"),
+        ("experiment=noisy", "Available options in 'experiment':\n\tgrpo_arithmetic\n\tgrpo_gsm8k\n\tllm_sft"),
     ],
 )
 def test_a_misspelt_override_is_told_what_exists(argument, told, capsys, monkeypatch) -> None:
