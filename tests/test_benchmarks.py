@@ -71,6 +71,7 @@ def common(load: Any) -> ModuleType:
         ("uds_sft", 2, {"made up, 8 of 32", "made up, 4 of 32"}),
         ("peer_review", 3, {"sweeps", "settings", "rows", "peer review ahead of"}),
         ("grpo", 3, {"tuning", "methods", "curves"}),
+        ("filter_cost", 2, {0, 1, 2, 3}),
     ],
 )
 def test_a_fast_run_ends_with_a_verdict(name: str, bars: int, figures: set[Any], tmp_path: Path) -> None:
@@ -90,7 +91,8 @@ def test_a_fast_run_ends_with_a_verdict(name: str, bars: int, figures: set[Any],
     assert last.startswith(f"verdict: {name} {'HOLDS' if record['holds'] else 'FAILS'}")
     for bar in record["bars"]:
         assert f"{bar['name']} {bar['value']:.4g}" in last
-        assert math.isfinite(bar["value"]) or (not CPPRB and "cpprb" in bar["name"])
+        never = name == "grpo"  # a method may not get there, all the more so in a fast run
+        assert math.isfinite(bar["value"]) or (not CPPRB and "cpprb" in bar["name"]) or never
 
 
 @pytest.mark.parametrize(

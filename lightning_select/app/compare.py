@@ -18,7 +18,7 @@ from lightning_select.app.batch_size import settle_batch_size
 from lightning_select.app.budget import budget_in_steps
 from lightning_select.app.checks import is_seed
 from lightning_select.app.console import hush, say
-from lightning_select.app.methods import SAMPLER, UNIFORM, Method, compose_method, list_recipes, read_methods
+from lightning_select.app.methods import ROLLOUTS, SAMPLER, UNIFORM, Method, compose_method, list_recipes, read_methods
 from lightning_select.app.plot import plot_curves
 from lightning_select.app.recorder import MissingMetricError, Point
 from lightning_select.app.runs import Run, RunLog, write_csv
@@ -36,7 +36,8 @@ def compare(config: DictConfig) -> None:
     if config.compare.mode not in ("max", "min"):
         raise ConfigurationError(f"compare.mode must be max or min, got {config.compare.mode!r}.")
     entries = OmegaConf.to_container(config.methods, resolve=True) if OmegaConf.is_config(config.methods) else None
-    methods = read_methods(config.methods if entries is None else entries, list_recipes(), list_recipes(SAMPLER))
+    known = [list_recipes(), list_recipes(SAMPLER), list_recipes(ROLLOUTS)]
+    methods = read_methods(config.methods if entries is None else entries, *known)
     seeds = _seeds(config)
     uniform = compose_method(Method(UNIFORM, ()), seeds[0], None)
     key, notice = settle_batch_size(uniform)

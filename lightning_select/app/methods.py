@@ -17,10 +17,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from lightning_select.app.batch_size import batch_size_of
 from lightning_select.errors import ConfigurationError
 
-__all__ = ["GROUP", "SAMPLER", "UNIFORM", "Method", "compose_method", "list_recipes", "read_methods"]
+__all__ = ["GROUP", "ROLLOUTS", "SAMPLER", "UNIFORM", "Method", "compose_method", "list_recipes", "read_methods"]
 
 GROUP = "callbacks/selection"
 SAMPLER = "sampler"
+ROLLOUTS = "rollouts"
 UNIFORM = "uniform"
 NONE = "none"
 """The option that stands for no callback."""
@@ -40,21 +41,26 @@ def list_recipes(group: str = GROUP) -> list[str]:
     return sorted(set(loader.get_group_options(group, results_filter=ObjectType.CONFIG)) - {NONE})
 
 
-def read_methods(entries: Any, recipes: Sequence[str], samplers: Sequence[str] = ()) -> list[Method]:
+def read_methods(
+    entries: Any, recipes: Sequence[str], samplers: Sequence[str] = (), rollouts: Sequence[str] = ()
+) -> list[Method]:
     """The methods that ``methods=[...]`` names.
 
     Args:
         entries: ``uniform``, names of recipes, or a name of one's own with overrides, as ``{name: {key: value}}`` or
-            ``{name: [override, ...]}``. The overrides say which recipe is meant (``callbacks/selection: uds``) or which
-            sampler (``sampler: vade``), unless the name is that of one. A single name needs no list.
+            ``{name: [override, ...]}``. The overrides say which recipe is meant (``callbacks/selection: uds``, or
+            ``rollouts: balanced``) or which sampler (``sampler: vade``), unless the name is that of one. A single name
+            needs no list.
         recipes: Names that exist; a recipe comes before a sampler of the same name.
         samplers: Names of samplers that exist.
+        rollouts: Names of recipes for training on rewards.
 
     Raises:
         ConfigurationError: A name is unknown or occurs twice, or an entry is of another form.
     """
     entries = entries if isinstance(entries, list) else [entries]
-    methods = [_read(entry, recipes, samplers) for entry in entries]
+    groups = {GROUP: recipes, SAMPLER: samplers, ROLLOUTS: rollouts}
+    methods = [_read(entry, groups) for entry in entries]
     twice = [name for name, times in Counter(method.name for method in methods).items() if times > 1]
     if twice or not methods:
         raise ConfigurationError(f"methods must be at least one, each with a name of its own, got {entries}.")
@@ -89,9 +95,9 @@ def compose_method(method: Method, seed: int, batch_size_key: str | None) -> Dic
     return config
 
 
-def _read(entry: Any, recipes: Sequence[str], samplers: Sequence[str]) -> Method:
+def _read(entry: Any, groups: Mapping[str, Sequence[str]]) -> Method:
     if isinstance(entry, str):
-        return Method(entry, _choose(entry, recipes, samplers))
+        return Method(entry, _choose(entry, groups))
     if isinstance(entry, Mapping) and len(entry) == 1:
         ((name, changes),) = entry.items()
         # Values in JSON are values in Hydra's grammar too, strings in quotes included.
@@ -102,23 +108,22 @@ def _read(entry: Any, recipes: Sequence[str], samplers: Sequence[str]) -> Method
             keys = {_key(override) for override in overrides}
             if GROUP in keys:
                 return Method(str(name), tuple(overrides))
-            first = (f"{GROUP}={NONE}",) if SAMPLER in keys else _choose(str(name), recipes, samplers)
+            first = (f"{GROUP}={NONE}",) if keys & {SAMPLER, ROLLOUTS} else _choose(str(name), groups)
             return Method(str(name), (*first, *overrides))
     raise ConfigurationError(f"methods must hold names and {{name: {{key: value}}}}, got {entry!r}.")
 
 
-def _choose(name: str, recipes: Sequence[str], samplers: Sequence[str]) -> tuple[str, ...]:
+def _choose(name: str, groups: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     if name == UNIFORM:
         return (f"{GROUP}={NONE}",)
-    if name in samplers and name not in recipes:
-        return (f"{GROUP}={NONE}", f"{SAMPLER}={name}")
-    if name not in recipes:
+    found = next((group for group, names in groups.items() if name in names), None)
+    if found is None:
         raise ConfigurationError(
-            f"methods must name {UNIFORM}, one of the recipes {', '.join(recipes)} or one of the samplers "
-            f"{', '.join(samplers)}, got {name!r}. "
+            f"methods must name {UNIFORM}, one of the recipes {', '.join([*groups[GROUP], *groups[ROLLOUTS]])} "
+            f"or one of the samplers {', '.join(groups[SAMPLER])}, got {name!r}. "
             f"A name of your own comes with the recipe it stands for: {{{name}: {{{GROUP}: uds}}}}"
         )
-    return (f"{GROUP}={name}",)
+    return (f"{GROUP}={name}",) if found == GROUP else (f"{GROUP}={NONE}", f"{found}={name}")
 
 
 def _kept_share(config: DictConfig) -> float:

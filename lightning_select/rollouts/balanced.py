@@ -23,8 +23,8 @@ from torch import Tensor
 
 from lightning_select.errors import ArgumentError
 from lightning_select.looking import may_look
-from lightning_select.rollouts.group_statistics import as_groups, counted, group_mean
-from lightning_select.rollouts.zero_variance import TOLERANCE, zero_variance
+from lightning_select.rollouts.group_statistics import Spread
+from lightning_select.rollouts.zero_variance import TOLERANCE, varies
 from lightning_select.samplers.checks import between, switch, whole
 from lightning_select.types import Bool, Shaped
 
@@ -51,11 +51,12 @@ def balanced(
         >>> balanced(torch.tensor([[1, 0, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0]]), low=0.25, high=0.7).tolist()
         [True, False, False]
     """
-    _check_range(rewards, tolerance)
+    spread = Spread.of(rewards)
+    _check_range(spread, tolerance)
     # An end that belongs to the band is moved outwards by what rounding does to a mean, any other inwards.
     slack = tolerance if inclusive else -tolerance
-    mean = group_mean(rewards)
-    return (mean >= low - slack) & (mean <= high + slack) & zero_variance(rewards, tolerance)
+    mean = spread.mean
+    return (mean >= low - slack) & (mean <= high + slack) & varies(spread, tolerance)
 
 
 @dataclass(frozen=True)
@@ -124,13 +125,12 @@ class Balanced:
         return passing[0], passing[-1]
 
 
-def _check_range(rewards: Shaped[Tensor, "groups attempts"], tolerance: float) -> None:
-    values = as_groups(rewards)
-    if not may_look(values.device):
+def _check_range(spread: Spread, tolerance: float) -> None:
+    if not spread.lowest.shape[0] or not may_look(spread.values.device):
         return
-    outside = counted(values) & ((values < -tolerance) | (values > 1 + tolerance))
-    if bool(outside.any()):
+    lowest, highest = float(spread.lowest.amin()), float(spread.highest.amax())
+    if lowest < -tolerance or highest > 1 + tolerance:
         raise ArgumentError(
-            f"Balanced.rewards must be in [0, 1], got {float(values[outside][0]):g}. Filter on a success rate or a "
-            "rescaled reward; what is trained on may be another one."
+            f"Balanced.rewards must be in [0, 1], got {lowest if lowest < -tolerance else highest:g}. Filter on a "
+            "success rate or a rescaled reward; what is trained on may be another one."
         )

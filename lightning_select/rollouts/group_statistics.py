@@ -6,6 +6,7 @@ places that are left over where groups are not equally large. Such attempts do n
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from lightning_select.errors import ArgumentError
 from lightning_select.types import Bool, Float, Shaped
 
-__all__ = ["as_groups", "counted", "group_mean", "group_range", "group_scale"]
+__all__ = ["Spread", "as_groups", "counted", "group_mean", "group_range", "group_scale"]
 
 
 def as_groups(rewards: Any) -> Float[Tensor, "groups attempts"]:
@@ -38,6 +39,42 @@ def counted(rewards: Shaped[Tensor, "groups attempts"]) -> Bool[Tensor, "groups 
     return as_groups(rewards).isfinite()
 
 
+@dataclass(frozen=True)
+class Spread:
+    """The rewards of groups, and their ends: infinite the wrong way round for a group of which no attempt counts.
+
+    Attributes:
+        values: The rewards.
+        counts: Which of them count.
+        lowest: The lowest of each group.
+        highest: The highest.
+    """
+
+    values: Float[Tensor, "groups attempts"]
+    counts: Bool[Tensor, "groups attempts"]
+    lowest: Float[Tensor, "groups"]
+    highest: Float[Tensor, "groups"]
+
+    @classmethod
+    def of(cls, rewards: Shaped[Tensor, "groups attempts"]) -> Spread:
+        """Looks at each reward once."""
+        values = as_groups(rewards)
+        counts = values.isfinite()
+        lowest, highest = (torch.where(counts, values, end) for end in (torch.inf, -torch.inf))
+        return cls(values, counts, lowest.amin(dim=1), highest.amax(dim=1))
+
+    @property
+    def mean(self) -> Float[Tensor, "groups"]:
+        """Of the attempts that count, measured from the lowest one: that of equal rewards is that reward exactly."""
+        above = torch.where(self.counts, self.values - self.lowest.unsqueeze(1), 0.0).sum(dim=1)
+        return self.lowest + above / self.counts.sum(dim=1)
+
+    @property
+    def size(self) -> Float[Tensor, "groups"]:
+        """How large the largest reward of each group is, its sign aside."""
+        return torch.maximum(self.highest, -self.lowest)
+
+
 def group_mean(rewards: Shaped[Tensor, "groups attempts"]) -> Float[Tensor, "groups"]:
     """Mean reward of the attempts that count; NaN for a group without any.
 
@@ -45,22 +82,15 @@ def group_mean(rewards: Shaped[Tensor, "groups attempts"]) -> Float[Tensor, "gro
         >>> group_mean(torch.tensor([[1.0, 0.0, torch.nan], [0.3, 0.3, 0.3]]))
         tensor([0.5000, 0.3000])
     """
-    values, counts = as_groups(rewards), counted(rewards)
-    # Measured from the lowest one, the mean of equal rewards is that reward exactly.
-    lowest = torch.where(counts, values, torch.inf).amin(dim=1)
-    above = torch.where(counts, values - lowest.unsqueeze(1), 0.0).sum(dim=1)
-    size = counts.sum(dim=1)
-    return torch.where(size > 0, lowest + above / size.clamp_min(1), torch.nan)
+    return Spread.of(rewards).mean
 
 
 def group_range(rewards: Shaped[Tensor, "groups attempts"]) -> Float[Tensor, "groups"]:
     """Highest minus lowest reward of the attempts that count; NaN for a group without any."""
-    values, counts = as_groups(rewards), counted(rewards)
-    spread = torch.where(counts, values, -torch.inf).amax(dim=1) - torch.where(counts, values, torch.inf).amin(dim=1)
-    return torch.where(counts.any(dim=1), spread, torch.nan)
+    spread = Spread.of(rewards)
+    return torch.where(spread.counts.any(dim=1), spread.highest - spread.lowest, torch.nan)
 
 
 def group_scale(rewards: Shaped[Tensor, "groups attempts"]) -> Float[Tensor, "groups"]:
     """How large the largest reward is, its sign aside, among the attempts that count; 0 for a group without any."""
-    values, counts = as_groups(rewards), counted(rewards)
-    return torch.where(counts, values.abs(), 0.0).amax(dim=1)
+    return Spread.of(rewards).size.clamp_min(0.0)

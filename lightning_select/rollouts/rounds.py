@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,11 +11,12 @@ from torch import Tensor
 
 from lightning_select import distributed
 from lightning_select.errors import SelectorError
-from lightning_select.rollouts.groups import Group, as_matrix, join, trimmed
+from lightning_select.rollouts.groups import Group
 from lightning_select.rollouts.policy import Attempts
 from lightning_select.rollouts.refill import RefillBuffer
 from lightning_select.rollouts.reward import Scorer, repeated
 from lightning_select.rollouts.screening import Screening
+from lightning_select.rollouts.tried import Part, Tried
 from lightning_select.rollouts.uniforms import attempt_keys
 from lightning_select.types import Bool, Float, Int
 
@@ -68,99 +69,67 @@ class Rounds:
             missing = buffer.missing if buffer.refill.replacement == "at_once" else None
             size = len(waiting) if missing is None else -(-missing // world)
             rows, waiting = waiting[:size], waiting[size:]
-            groups = self._attempt(rows, prompts, batch, number, buffer.counters.updates) if rows else []
-            for row, group in zip(rows, groups, strict=True):
-                metric[row, : len(group.metric)] = group.metric
-            shown = shown or next(iter(groups), None)
-            left = self._hand_over(groups, len(waiting), buffer)
+            tried = self._attempt(rows, prompts, batch, number, buffer.counters.updates) if rows else None
+            if tried is not None:
+                metric[rows] = tried.matrix("metric")
+                shown = shown or tried.group(0)
+            left = self._hand_over(tried, len(waiting), buffer)
             if not left or buffer.missing == 0:
                 break
         untried = sum(distributed.gather_objects(len(waiting)))
         buffer.counters.add(rounds=1, untried=untried)
         return metric, shown
 
-    def _hand_over(self, groups: Sequence[Group], waiting: int, buffer: RefillBuffer) -> int:
+    def _hand_over(self, tried: Tried | None, waiting: int, buffer: RefillBuffer) -> int:
         """Tell all ranks which groups passed; how many prompts wait for their attempts, over all ranks."""
-        kept, rejected = self._sorted_out(groups)
-        keeps_rejected = buffer.refill.on_shortfall == "relax_band"
-        told = distributed.gather_objects((kept, rejected if keeps_rejected else [], self._sums(groups, kept), waiting))
-        for one, other, sums, _ in told:
-            buffer.add(one, other)
-            buffer.counters.add(**sums)
-        return sum(left for *_, left in told)
-
-    def _sorted_out(self, groups: Sequence[Group]) -> tuple[list[Group], list[Group]]:
         kept: list[Group] = []
         rejected: list[Group] = []
-        whole = [group for group in groups if len(group.metric) == self.attempts]  # the others were screened out
-        if not whole:
-            return kept, rejected
-        trains = passing(self.group_filter, as_matrix([group.metric for group in whole]))
-        for group, attempts in zip(whole, trains, strict=True):
-            chosen = attempts & group.rewards.isfinite()
-            passes = bool(chosen.any())
-            (kept if passes else rejected).append(replace(group, trains=chosen if passes else group.trains))
-        return kept, rejected
+        sums: dict[str, int] = {}
+        if tried is not None:
+            kept, rejected = self._sorted_out(tried, and_rejected=buffer.refill.on_shortfall == "relax_band")
+            sums = {**tried.sums(self.solved_at), "kept": len(kept)}
+        told = distributed.gather_objects((kept, rejected, sums, waiting))
+        for one, other, numbers, _ in told:
+            buffer.add(one, other)
+            buffer.counters.add(**numbers)
+        return sum(left for *_, left in told)
 
-    def _sums(self, groups: Sequence[Group], kept: Sequence[Group]) -> dict[str, int]:
-        right = [group.metric >= self.solved_at for group in groups]
-        counted = [~group.metric.isnan() for group in groups]
-        scored = [(good, there) for good, there in zip(right, counted, strict=True) if bool(there.any())]
-        return {
-            "prompts": len(groups),
-            "attempts": sum(len(group.metric) for group in groups),
-            "tokens": sum(int(group.attempts.mask.sum()) for group in groups),
-            "unscorable": sum(int(group.rewards.isnan().sum()) for group in groups),
-            "kept": len(kept),
-            "all_failed": sum(not bool(good.any()) for good, _ in scored),
-            "all_solved": sum(bool((good | ~there).all()) for good, there in scored),
-            "screened_out": sum(len(group.metric) < self.attempts for group in groups),
-        }
+    def _sorted_out(self, tried: Tried, *, and_rejected: bool) -> tuple[list[Group], list[Group]]:
+        """Those that passed; and those that did not, if they may be of use. What was screened out is in neither."""
+        whole = tried.whole
+        if not whole:
+            return [], []
+        trains = passing(self.group_filter, tried.matrix("metric")[whole]) & tried.matrix("rewards")[whole].isfinite()
+        passes = trains.any(dim=1).tolist()
+        kept = [tried.group(row, trains[place]) for place, row in enumerate(whole) if passes[place]]
+        others = [row for row, passed in zip(whole, passes, strict=True) if not passed] if and_rejected else []
+        return kept, [tried.group(row) for row in others]
 
     def _attempt(
         self, rows: Sequence[int], prompts: Sequence[str], batch: Mapping[str, Any], number: int, updates: int
-    ) -> list[Group]:
-        """The groups of some rows of the batch, screened if that is asked for."""
-        world, rank = distributed.world_size(), distributed.rank()
-        places = torch.tensor([row * world + rank for row in rows])
-        keys = attempt_keys(self.seed, number, places, self.attempts).view(len(rows), self.attempts)
-        first = self.attempts if self.screening is None else self.screening.attempts
-        parts = {
-            row: [part] for row, part in zip(rows, self._score(rows, keys[:, :first], prompts, batch), strict=True)
-        }
+    ) -> Tried:
+        """The attempts at some rows of the batch, which are screened if that is asked for."""
+        places = [row * distributed.world_size() + distributed.rank() for row in rows]
+        keys = attempt_keys(self.seed, number, torch.tensor(places), self.attempts).view(len(rows), self.attempts)
+        size = self.attempts if self.screening is None else self.screening.attempts
+        first, rest, promising = self._score(rows, keys[:, :size], prompts, batch), None, list[int]()
         if self.screening is not None:
-            looked_at = torch.stack([part[0][2] for part in parts.values()])
-            chosen = self.screening.promising(looked_at).nonzero().flatten().tolist()
-            more = [rows[index] for index in chosen]
-            if more:
-                rest = self._score(more, keys[chosen, first:], prompts, batch)
-                for row, part in zip(more, rest, strict=True):
-                    parts[row].append(part)
-        return [
-            Group(
-                prompt=prompts[row],
-                attempts=trimmed(join([attempts for attempts, _, _ in parts[row]])),
-                rewards=(rewards := torch.cat([rewards for _, rewards, _ in parts[row]])),
-                metric=torch.cat([metric for _, _, metric in parts[row]]),
-                trains=rewards.isfinite(),
-                born=updates,
-                place=(number, row * world + rank),
-            )
-            for row in rows
-        ]
+            promising = self.screening.promising(first.metric).nonzero().flatten().tolist()
+            if promising:
+                rest = self._score([rows[place] for place in promising], keys[promising, size:], prompts, batch)
+        asked = [prompts[row] for row in rows]
+        return Tried(asked, [(number, place) for place in places], first, rest, promising, self.attempts, updates)
 
     def _score(
         self, rows: Sequence[int], keys: Int[Tensor, "rows some"], prompts: Sequence[str], batch: Mapping[str, Any]
-    ) -> list[tuple[Attempts, Tensor, Tensor]]:
-        """Some attempts at each of these rows: the attempts, their rewards and their metric."""
-        some = keys.shape[1]
-        attempts = self.generate([prompts[row] for row in rows], some, keys.flatten()).to("cpu")
-        index = [row for row in rows for _ in range(some)]
+    ) -> Part:
+        """Some attempts at each of these rows, with their rewards and their metric."""
+        attempts = self.generate([prompts[row] for row in rows], keys.shape[1], keys.flatten()).to("cpu")
+        index = [row for row in rows for _ in range(keys.shape[1])]
         asked, told = [prompts[row] for row in index], repeated(batch, len(prompts), index)
         rewards = self.reward(asked, attempts.texts, told)
         metric = rewards if self.metric is None else self.metric(asked, attempts.texts, told)
-        places = [range(start * some, (start + 1) * some) for start in range(len(rows))]
-        return [(attempts.take(place), rewards[list(place)], metric[list(place)]) for place in places]
+        return Part(attempts, rewards.view(keys.shape), metric.view(keys.shape))
 
 
 def passing(group_filter: Filter | None, metric: Float[Tensor, "groups attempts"]) -> Bool[Tensor, "groups attempts"]:

@@ -23,11 +23,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lightning_select.rollouts.group_statistics import group_range, group_scale
+from lightning_select.rollouts.group_statistics import Spread
 from lightning_select.samplers.checks import between
 from lightning_select.types import Bool, Shaped
 
-__all__ = ["TOLERANCE", "ZeroVariance", "zero_variance"]
+__all__ = ["TOLERANCE", "ZeroVariance", "varies", "zero_variance"]
 
 TOLERANCE = 1e-6
 """Rewards that differ by this share of the largest are equal: a few roundings in float32."""
@@ -44,7 +44,12 @@ def zero_variance(rewards: Shaped[Tensor, "groups attempts"], tolerance: float =
         >>> zero_variance(torch.tensor([[1.0, 0.0, 0.0], [0.3, 0.3, 0.3], [1.0, torch.nan, torch.nan]])).tolist()
         [True, False, False]
     """
-    return group_range(rewards) > tolerance * group_scale(rewards).clamp_min(_TINY)
+    return varies(Spread.of(rewards), tolerance)
+
+
+def varies(spread: Spread, tolerance: float) -> Bool[Tensor, "groups"]:
+    """The rule itself; false where no attempt counts."""
+    return spread.highest - spread.lowest > tolerance * spread.size.clamp_min(_TINY)
 
 
 @dataclass(frozen=True)
