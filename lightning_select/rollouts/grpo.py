@@ -29,18 +29,20 @@ from lightning_select.rollouts.grpo_checks import (
     check_counts,
     check_parts,
     check_rates,
+    check_reference,
     check_trainer,
     checked_pass_at,
     checked_refill,
     prompts_of,
 )
+from lightning_select.rollouts.passing import Filter
 from lightning_select.rollouts.policy import Attempts, Policy
 from lightning_select.rollouts.policy_update import PolicyUpdate, loss_for
 from lightning_select.rollouts.refill import Refill, RefillBuffer
 from lightning_select.rollouts.relaxing import relaxed, told_band
 from lightning_select.rollouts.reporting import log_round, show
 from lightning_select.rollouts.reward import Reward, Scorer
-from lightning_select.rollouts.rounds import Filter, Rounds
+from lightning_select.rollouts.rounds import Rounds
 from lightning_select.rollouts.screening import Screening
 from lightning_select.rollouts.training_rows import Scale
 from lightning_select.types import Int
@@ -53,7 +55,9 @@ class GRPO(LightningModule):
 
     Batches are mappings with the prompts, a list of strings, under ``prompt_key``; the reward function gets all of it.
     ``training_step`` returns ``{"loss", "reward"}``, the latter the metric of every attempt (rows, attempts), which
-    samplers that follow success learn from. ``trainer.global_step`` counts optimiser steps.
+    samplers that follow success learn from. ``trainer.global_step`` counts optimiser steps; those of one update belong
+    together, so that ``max_steps`` may be passed by some. Trained by a Trainer of ``lightning.pytorch``; where it forks
+    or spawns ranks, the counters of this process stay as they were.
 
     Args:
         policy: What is trained: an ``nn.Module`` with the methods of `Policy`.
@@ -120,8 +124,8 @@ class GRPO(LightningModule):
     ) -> None:
         super().__init__()
         check_counts(attempts=attempts, max_tokens=max_tokens, warmup=warmup, show_every=show_every)
-        check_rates(kl=kl, temperature=temperature, lr=lr, weight_decay=weight_decay)
-        check_parts(policy, reward, metric, group_filter, screening, attempts)
+        check_rates(kl=kl, temperature=temperature, lr=lr, weight_decay=weight_decay, solved_at=solved_at)
+        check_parts(policy, reward, metric, group_filter, screening, attempts, optimizer, seed)
         self.automatic_optimization = False
         self.policy: Any = policy
         self.reference = policy.reference() if kl else None
@@ -149,23 +153,18 @@ class GRPO(LightningModule):
         found: dict[str, float] = {}
         if self.buffer.is_due(last=last):
             groups = self.buffer.take(last=last)
+            self._stop_if_starved()
             found = self._update(self, groups, self.counters) if groups else {}
             if groups and self.show_every and (self.counters.updates - 1) % self.show_every == 0:
                 show(shown, self.counters.updates)
         log_round(self, metric, found)
-        if self.buffer.starved:
-            self.trainer.should_stop = True
-            rank_zero_warn(
-                f"No group of attempts passed in {self.buffer.empty} fillings in a row, so there is nothing to learn "
-                f"from, and training stops. {self.buffer.told()} Start from a better policy, or with easier prompts."
-            )
         return {"loss": torch.tensor(found.get("loss", 0.0), device=self.device), "reward": metric}
 
-    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log what the policy can do: greedily, and in several attempts."""
         evaluate(self, "val", batch, batch_idx)
 
-    def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+    def test_step(self, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """The same on test prompts."""
         evaluate(self, "test", batch, batch_idx)
 
@@ -187,16 +186,27 @@ class GRPO(LightningModule):
         check_trainer(self.trainer)
 
     def on_fit_start(self) -> None:
-        """Say what the filter lets through."""
+        """Say what the filter lets through; a run that starved may try again."""
+        self.buffer.empty = 0 if self.buffer.starved else self.buffer.empty
         if self.rounds.group_filter is not None:
             rank_zero_info(told_band(self.rounds.group_filter, self.rounds.attempts))
+
+    def on_fit_end(self) -> None:
+        """Say so if nothing was learnt."""
+        if self.counters.rounds and not self.counters.updates and not self.buffer.starved:
+            rank_zero_warn(f"The policy was never updated, since no group of attempts passed. {self.buffer.told()}")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the groups that wait, and the sums."""
         checkpoint["grpo"] = {"counters": self.counters.state_dict(), "buffer": self.buffer.state_dict()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with them."""
+        """Go on with them.
+
+        Raises:
+            ConfigurationError: The checkpoint has a reference and this module has none, or the other way round.
+        """
+        check_reference(checkpoint["state_dict"], self.reference)
         if "grpo" in checkpoint:
             self.counters.load_state_dict(checkpoint["grpo"]["counters"])
             self.buffer.load_state_dict(checkpoint["grpo"]["buffer"])
@@ -204,6 +214,14 @@ class GRPO(LightningModule):
     def _explore(self, prompts: Sequence[str], attempts: int, keys: Int[Tensor, "rows"]) -> Attempts:
         with torch.no_grad():
             return self.generate(prompts, attempts, keys, temperature=self.temperature, max_tokens=self.max_tokens)
+
+    def _stop_if_starved(self) -> None:
+        if self.buffer.starved and not self.trainer.should_stop:
+            self.trainer.should_stop = True
+            rank_zero_warn(
+                f"No group of attempts passed in {self.buffer.empty} fillings in a row, so there is nothing to learn "
+                f"from, and training stops. {self.buffer.told()} Start from a better policy, or with easier prompts."
+            )
 
     def _is_last_round(self) -> bool:
         """Is this the last batch of the last epoch, as far as that is known?"""

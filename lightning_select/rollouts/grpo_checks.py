@@ -17,6 +17,7 @@ __all__ = [
     "check_counts",
     "check_parts",
     "check_rates",
+    "check_reference",
     "check_trainer",
     "checked_pass_at",
     "checked_refill",
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 _LEAST = {"warmup": 0, "show_every": 0}
+_ANY_SIGN = frozenset({"solved_at"})
 _ABOVE_ZERO = frozenset({"temperature", "lr", "gradient_clip"})
 
 
@@ -51,13 +53,21 @@ def check_rates(**rates: float | None) -> None:
         if value is None and name == "gradient_clip":
             continue
         number = math.nan if isinstance(value, bool) or not isinstance(value, (int, float)) else value
-        if not 0 <= number < math.inf or (number == 0 and name in _ABOVE_ZERO):
-            rule = "above 0" if name in _ABOVE_ZERO else "that is not negative"
+        fits = math.isfinite(number) and (number >= 0 or name in _ANY_SIGN) and (number or name not in _ABOVE_ZERO)
+        if not fits:
+            rule = "above 0" if name in _ABOVE_ZERO else "of any sign" if name in _ANY_SIGN else "that is not negative"
             raise ArgumentError(f"GRPO.{name} must be a finite number {rule}, got {value!r}.")
 
 
 def check_parts(
-    policy: Any, reward: Any, metric: Any, group_filter: Any, screening: Screening | None, attempts: int
+    policy: Any,
+    reward: Any,
+    metric: Any,
+    group_filter: Any,
+    screening: Screening | None,
+    attempts: int,
+    optimizer: Any,
+    seed: Any,
 ) -> None:
     """Parts of the right kind, which fit each other.
 
@@ -68,9 +78,15 @@ def check_parts(
         raise ArgumentError(
             f"GRPO.policy must be an nn.Module with the methods sample, log_probs and reference, got {policy!r}."
         )
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise ArgumentError(f"GRPO.seed must be a whole number, got {seed!r}.")
+    if optimizer is not None and not callable(optimizer):
+        raise ArgumentError(f"GRPO.optimizer must be callable with the parameters, got {optimizer!r}.")
     for name, part in (("reward", reward), ("metric", metric), ("group_filter", group_filter)):
         if (part is not None or name == "reward") and (not callable(part) or isinstance(part, type)):
             raise ArgumentError(f"GRPO.{name} must be callable and no class, got {part!r}.")
+    if screening is not None and not isinstance(screening, Screening):
+        raise ArgumentError(f"GRPO.screening must be a Screening or None, got {screening!r}.")
     if attempts < 2:
         raise ArgumentError(
             f"GRPO.attempts must be at least 2, since attempts are judged against each other, got {attempts}."
@@ -88,6 +104,8 @@ def checked_refill(refill: Refill | None, group_filter: Any) -> Refill:
     Raises:
         ArgumentError: A band is to be widened, and there is none.
     """
+    if refill is not None and not isinstance(refill, Refill):
+        raise ArgumentError(f"GRPO.refill must be a Refill or None, got {refill!r}.")
     refill = refill or (Refill(max_rounds=1) if group_filter is None else Refill())
     if refill.on_shortfall == "relax_band" and not hasattr(group_filter, "widened"):
         name = "no filter" if group_filter is None else type(group_filter).__name__
@@ -110,16 +128,36 @@ def checked_pass_at(pass_at: Sequence[int]) -> tuple[int, ...]:
 
 
 def check_trainer(trainer: Any) -> None:
-    """Attempts are made by a policy that is whole on its device.
+    """Attempts are made by a policy that is whole on its device, and gradients are clipped as they are.
 
     Raises:
-        ConfigurationError: The strategy splits it.
+        ConfigurationError: The strategy splits it, or the precision scales gradients.
     """
+    if getattr(trainer.precision_plugin, "scaler", None) is not None:
+        raise ConfigurationError(
+            f"GRPO must train in a precision that needs no scaling of gradients, got {trainer.precision}. Take "
+            "bf16-mixed or 32-true."
+        )
     strategy = type(trainer.strategy).__name__
     if any(kind in strategy for kind in ("FSDP", "DeepSpeed", "ModelParallel")):
         raise ConfigurationError(
             f"GRPO must have the whole policy on every device to make attempts, got Trainer(strategy={strategy}). "
             'Use strategy="ddp" or one device, or override GRPO.generate.'
+        )
+
+
+def check_reference(state: Mapping[str, Any], reference: Any) -> None:
+    """A resumed run has the divergence that it had.
+
+    Raises:
+        ConfigurationError: The checkpoint has a reference of its own and this module has none, or the other way round.
+    """
+    kept = any(name.startswith("reference.") for name in state)
+    if isinstance(reference, nn.Module) != kept:
+        had, has = ("one", "none") if kept else ("none", "one")
+        raise ConfigurationError(
+            f"GRPO.kl must be as in the run that saved the checkpoint, which has {had} of the reference policies that "
+            f"kl asks for, got a module with {has}."
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import torch
 
 from lightning_select import distributed
-from lightning_select.errors import ArgumentError
+from lightning_select.errors import ArgumentError, NonFiniteScoreError
 from lightning_select.rollouts.counters import Counters
 from lightning_select.rollouts.groups import Group
 from lightning_select.rollouts.grpo_checks import check_counts, check_rates
@@ -42,6 +42,9 @@ class PolicyUpdate:
     def __call__(self, module: Any, groups: Sequence[Group], counters: Counters) -> dict[str, float]:
         """Train on ``groups``, the same on every rank.
 
+        Raises:
+            NonFiniteScoreError: The loss is not finite.
+
         Returns:
             Means over the optimiser steps: the loss, the divergence, the share of tokens that was clipped, and the
             entropy as the attempts show it.
@@ -54,6 +57,7 @@ class PolicyUpdate:
                 optimizer.zero_grad()
                 for micro in rows.micros(part, self.micro_batch, rank, world):
                     sums += self._backward(module, micro, world)
+                _check_finite(sums, counters)
                 if self.gradient_clip is not None:
                     module.clip_gradients(optimizer, self.gradient_clip, "norm")
                 optimizer.step()
@@ -79,6 +83,15 @@ class PolicyUpdate:
         module.manual_backward(total * world)  # ranks take the mean of their gradients
         entropy = -(attempts.log_probs * attempts.mask).sum() / micro.totals.tokens
         return torch.stack([total.detach(), divergence.detach(), found.clipped.detach(), entropy]).float()
+
+
+def _check_finite(sums: Float[Tensor, "4"], counters: Counters) -> None:
+    """Before the step, so that the weights stay as they are."""
+    if not bool(sums.isfinite().all()):
+        raise NonFiniteScoreError(
+            f"GRPO.loss must be finite, got {float(sums[0])} after {counters.updates} updates. The policy finds its "
+            "own attempts impossible, or its weights hold NaN: lower lr, clip gradients, or take a wider precision."
+        )
 
 
 def loss_for(loss: Any, max_tokens: int) -> Any:

@@ -139,7 +139,7 @@ class RefillBuffer:
         found = fresh if len(fresh) >= target else self._fill_up(fresh, target, last=last)
         trained_before = {group.place for group in self.last_good}
         new = [group for group in found[:target] if group.place not in trained_before]
-        taken, surplus = found[:target] if new else [], found[target:]
+        taken, surplus = found[:target] if new else [], fresh[target:]
         carried = surplus if self.refill.surplus == "carry" else []
         self.counters.add(dropped=len(self.waiting) - len(fresh) + len(surplus) - len(carried))
         self.waiting, self.rejected, self.rounds = list(carried), [], 0

@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lightning_select.rollouts.groups import Group, as_matrix
+from lightning_select.rollouts.passing import Filter, passing
 from lightning_select.rollouts.refill import Relax
-from lightning_select.rollouts.rounds import Filter, passing
 
-__all__ = ["relaxed", "told_band"]
+__all__ = ["Relaxed", "relaxed", "told_band"]
 
 
-def relaxed(group_filter: Filter | None, attempts: int) -> Relax | None:
-    """Finds more groups as the filter's band is widened by one attempt at a time; ``None`` if it has none."""
-    if not hasattr(group_filter, "widened"):
-        return None
+@dataclass(frozen=True)
+class Relaxed:
+    """Finds more groups as the band of a filter is widened by one attempt at a time.
 
-    def relax(rejected: Sequence[Group]) -> Iterator[Sequence[Group]]:
-        wider: Any = group_filter
-        while rejected and (next_one := wider.widened(attempts)) != wider:
+    Args:
+        group_filter: The filter, which has a method ``widened(attempts)``.
+        attempts: Attempts of a group.
+    """
+
+    group_filter: Any
+    attempts: int
+
+    def __call__(self, rejected: Sequence[Group]) -> Iterator[Sequence[Group]]:
+        """Those that pass, step by step, as far as the band goes."""
+        wider = self.group_filter
+        while rejected and (next_one := wider.widened(self.attempts)) != wider:
             wider = next_one
             trains = passing(wider, as_matrix([group.metric for group in rejected]))
             pairs = zip(rejected, trains, strict=True)
             chosen = [(group, line[: len(group.metric)] & group.rewards.isfinite()) for group, line in pairs]
             yield [replace(group, trains=line) for group, line in chosen if bool(line.any())]
 
-    return relax
+
+def relaxed(group_filter: Filter | None, attempts: int) -> Relax | None:
+    """What widens the band of a filter; ``None`` if it has none."""
+    return Relaxed(group_filter, attempts) if hasattr(group_filter, "widened") else None
 
 
 def told_band(group_filter: Any, attempts: int) -> str:

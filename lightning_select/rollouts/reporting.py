@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,8 +23,9 @@ _SUMS = ("rounds", "updates", "attempts", "tokens", "unscorable", "dropped", "re
 def log_round(module: Any, metric: Float[Tensor, "rows attempts"], found: Mapping[str, float]) -> None:
     """Log a round, and the update that it ended with, if it did.
 
-    ``train/metric`` and ``train/right`` are means over the attempts of the round, whatever became of them. Shares count
-    from the beginning of training; so do the sums.
+    ``train/metric`` and ``train/right`` are means over the attempts of the round on this rank, whatever became of them.
+    Shares count from the beginning of training and over all ranks; so do the sums. Numbers of an update stand in the
+    logger until the next one.
     """
     sums, there = module.counters, metric.isfinite()
     prompts = max(1, sums.prompts)
@@ -58,4 +58,4 @@ def show(group: Group | None, updates: int) -> None:
 
 
 def _short(text: str) -> str:
-    return repr(textwrap.shorten(text, _WIDTH, placeholder=" ...") if len(text) > _WIDTH else text)
+    return repr(text if len(text) <= _WIDTH else f"{text[:_WIDTH]} ...")

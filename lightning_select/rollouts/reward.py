@@ -17,6 +17,9 @@ from lightning_select.types import Float
 
 __all__ = ["Reward", "Scorer", "repeated"]
 
+_PATIENCE = 10
+"""Calls in a row in which every completion fails, after which the function is taken to fail always."""
+
 Reward = Callable[[Sequence[str], Sequence[str], Mapping[str, Any]], Any]
 """``(prompts, completions, batch) -> one number per completion``, all three repeated for the attempts at a prompt.
 
@@ -38,7 +41,8 @@ class Scorer:
     def __init__(self, reward: Reward) -> None:
         self._reward = reward
         self._name = str(getattr(reward, "__name__", type(reward).__name__))
-        self._said = False
+        self._said = self._scored = False
+        self._failures = 0
 
     def __call__(
         self, prompts: Sequence[str], completions: Sequence[str], batch: Mapping[str, Any]
@@ -46,12 +50,13 @@ class Scorer:
         """The rewards in float32; NaN where there is none.
 
         Raises:
-            RewardError: The function failed for every completion, or returned something else than one number for each.
+            RewardError: The function fails for every completion, or returned something else than a number for each.
         """
         try:
             returned = self._reward(prompts, completions, batch)
         except Exception as error:
             return self._one_by_one(prompts, completions, batch, error)
+        self._scored, self._failures = True, 0
         return self._checked(returned, len(completions))
 
     def _one_by_one(
@@ -69,19 +74,29 @@ class Scorer:
             except Exception as reason:
                 failed, error = failed + 1, reason if not failed else error
                 rewards.append(torch.full((1,), math.nan))
-        if failed == len(rewards):
+        whole = failed == len(rewards)
+        self._failures = self._failures + 1 if whole else 0
+        # One prompt alone may be one that cannot be scored; several, when nothing ever was, are a function that fails.
+        if whole and (self._failures >= _PATIENCE or (not self._scored and len(set(prompts)) > 1)):
             raise RewardError(
                 f"{self._name} must return one number per completion, got {type(error).__name__} for each of "
                 f"{failed} completions: {error}"
             ) from error
-        if not self._said:
-            self._said = True
-            shown = "".join(traceback.format_exception(error))
-            rank_zero_warn(
-                f"{self._name} failed for {failed} of {len(rewards)} completions. They count as not attempted, and so "
-                f"will others, without a further word. The first of them:\n{shown}"
-            )
+        self._scored = self._scored or not whole
+        self._tell(failed, len(rewards), error)
         return torch.cat(rewards)
+
+    def _tell(self, failed: int, rows: int, error: Exception) -> None:
+        if self._said:
+            return
+        self._said = True
+        what = (
+            f"failed for {failed} of {rows} completions. They count as not attempted"
+            if failed
+            else f"failed for {rows} completions together and for none alone. They are scored one by one"
+        )
+        shown = "".join(traceback.format_exception(error))
+        rank_zero_warn(f"{self._name} {what}, and so it will be without a further word. The first traceback:\n{shown}")
 
     def _checked(self, returned: Any, rows: int) -> Float[Tensor, "rows"]:
         values = returned.tolist() if hasattr(returned, "tolist") else returned
@@ -97,7 +112,11 @@ class Scorer:
             raise RewardError(
                 f"{self._name} must return finite numbers (NaN or None where there is none), got {_short(wrong)}."
             )
-        return torch.tensor(numbers, dtype=torch.float32)
+        found = torch.tensor(numbers, dtype=torch.float32)
+        huge = next((value for value, kept in zip(values, found.tolist(), strict=True) if math.isinf(kept)), None)
+        if huge is not None:
+            raise RewardError(f"{self._name} must return numbers that float32 holds, got {huge}.")
+        return found
 
 
 def repeated(batch: Mapping[str, Any], rows: int, index: Sequence[int]) -> dict[str, Any]:

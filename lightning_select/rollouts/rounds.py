@@ -10,23 +10,21 @@ import torch
 from torch import Tensor
 
 from lightning_select import distributed
-from lightning_select.errors import SelectorError
+from lightning_select.errors import NonFiniteScoreError
 from lightning_select.rollouts.groups import Group
+from lightning_select.rollouts.passing import Filter, passing
 from lightning_select.rollouts.policy import Attempts
 from lightning_select.rollouts.refill import RefillBuffer
 from lightning_select.rollouts.reward import Scorer, repeated
 from lightning_select.rollouts.screening import Screening
 from lightning_select.rollouts.tried import Part, Tried
 from lightning_select.rollouts.uniforms import attempt_keys
-from lightning_select.types import Bool, Float, Int
+from lightning_select.types import Float, Int
 
-__all__ = ["Filter", "Generate", "Rounds", "passing"]
+__all__ = ["Generate", "Rounds"]
 
 Generate = Callable[[Sequence[str], int, "Int[Tensor, 'rows']"], Attempts]
 """Attempts at each of some prompts, with these keys."""
-
-Filter = Callable[[Tensor], Any]
-"""``rewards (groups, attempts) -> bool``: which groups train (groups,), or which attempts (groups, attempts)."""
 
 
 @dataclass(frozen=True)
@@ -125,27 +123,13 @@ class Rounds:
     ) -> Part:
         """Some attempts at each of these rows, with their rewards and their metric."""
         attempts = self.generate([prompts[row] for row in rows], keys.shape[1], keys.flatten()).to("cpu")
+        if not bool(attempts.log_probs.isfinite().all()):
+            raise NonFiniteScoreError(
+                "GRPO.policy must give finite log-probabilities to its attempts, got NaN or inf. Its weights hold NaN, "
+                "or the precision is too narrow for its logits."
+            )
         index = [row for row in rows for _ in range(keys.shape[1])]
         asked, told = [prompts[row] for row in index], repeated(batch, len(prompts), index)
         rewards = self.reward(asked, attempts.texts, told)
         metric = rewards if self.metric is None else self.metric(asked, attempts.texts, told)
         return Part(attempts, rewards.view(keys.shape), metric.view(keys.shape))
-
-
-def passing(group_filter: Filter | None, metric: Float[Tensor, "groups attempts"]) -> Bool[Tensor, "groups attempts"]:
-    """Which attempts a filter lets through.
-
-    Raises:
-        SelectorError: It returned something else than one answer per group, or per attempt.
-    """
-    if group_filter is None:
-        return torch.ones_like(metric, dtype=torch.bool)
-    found = group_filter(metric)
-    shapes = (metric.shape[:1], metric.shape)
-    if not isinstance(found, Tensor) or found.dtype != torch.bool or found.shape not in shapes:
-        got = f"{found.dtype} of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        name = getattr(group_filter, "__name__", type(group_filter).__name__)
-        raise SelectorError(
-            f"{name} must return one bool for each of {metric.shape[0]} groups, or of their attempts, got {got}."
-        )
-    return (found[:, None] if found.dim() == 1 else found).expand(metric.shape)

@@ -21,6 +21,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_select.errors import ArgumentError
+from lightning_select.rollouts.passing import passing
 from lightning_select.rollouts.zero_variance import ZeroVariance
 from lightning_select.types import Bool, Float
 
@@ -51,5 +52,4 @@ class Screening:
 
     def promising(self, rewards: Float[Tensor, "groups attempts"]) -> Bool[Tensor, "groups"]:
         """Which groups are worth the rest of the attempts."""
-        kept = self.group_filter(rewards)
-        return kept.any(dim=1) if kept.dim() == 2 else kept
+        return passing(self.group_filter, rewards).any(dim=1)

@@ -93,8 +93,8 @@ class Tried:
         )
 
     def sums(self, solved_at: float) -> dict[str, int]:
-        """What it cost, and how many groups failed or were solved as a whole."""
-        metric = self.matrix("metric")
+        """What it cost, and how many groups failed or were solved as a whole; those screened out are neither."""
+        metric = self.matrix("metric")[self.whole]
         counted, right = metric.isfinite(), metric >= solved_at
         scored = counted.any(dim=1)
         parts = [self.first] if self.rest is None else [self.first, self.rest]

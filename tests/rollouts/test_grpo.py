@@ -12,13 +12,17 @@ import torch
 from torch import Tensor
 
 from lightning_select.callbacks.sampler_feedback import SamplerFeedback
+from lightning_select.errors import NonFiniteScoreError
 from lightning_select.rollouts.advantages import advantages
 from lightning_select.rollouts.balanced import Balanced
+from lightning_select.rollouts.groups import Group
 from lightning_select.rollouts.grpo import GRPO
 from lightning_select.rollouts.losses.dapo import DAPOLoss
 from lightning_select.rollouts.losses.dr_grpo import DrGRPOLoss
 from lightning_select.rollouts.losses.grpo import GRPOLoss
+from lightning_select.rollouts.policy import Attempts
 from lightning_select.rollouts.refill import Refill
+from lightning_select.rollouts.reporting import show
 from lightning_select.rollouts.screening import Screening
 from lightning_select.rollouts.top1 import Top1
 from lightning_select.rollouts.uniforms import attempt_keys
@@ -29,7 +33,7 @@ from lightning_select.samplers.category_bandit import CategoryBandit
 from lightning_select.samplers.quota import Quota
 from tests.rollouts.toy import LETTERS, Steps, Table, loader, module, right, trainer
 
-pytestmark = pytest.mark.filterwarnings("ignore:Only .* groups passed")
+pytestmark = pytest.mark.filterwarnings("ignore:Only .* groups passed", "ignore:The policy was never updated")
 
 
 def pattern(lines: Mapping[str, Sequence[float]]) -> Any:
@@ -239,6 +243,50 @@ def test_a_policy_that_always_fails_ends_in_bounded_time(recwarn: pytest.Warning
     assert policy.counters.rounds == 30  # three fillings of ten rounds
     assert torch.equal(policy.policy.logits, before)
     assert any("No group of attempts passed in 3 fillings in a row" in str(one.message) for one in recwarn)
+
+
+def test_a_run_that_learnt_nothing_says_so() -> None:
+    policy = module(reward=lambda prompts, completions, batch: [0.0] * len(prompts), group_filter=ZeroVariance())
+    with pytest.warns(UserWarning, match="never updated, since no group .* Of 16 groups so far, 16 failed as a whole"):
+        trainer().fit(policy, loader())
+
+
+def test_what_was_screened_out_has_neither_failed_nor_been_solved_as_a_whole() -> None:
+    lines = {"0": [1, 0], "1": [0, 0], "2": [1, 1], "3": [0, 1]}
+    policy = module(4, reward=pattern(lines), attempts=6, screening=Screening(2))
+    trainer().fit(policy, loader(4))
+    sums = policy.counters
+    assert (sums.screened_out, sums.all_failed, sums.all_solved) == (2, 0, 0)
+
+
+def test_weights_that_are_not_finite_are_an_error_and_no_lack_of_luck() -> None:
+    policy = module()
+    with torch.no_grad():
+        policy.policy.logits[5, 0] = math.nan
+    with pytest.raises(NonFiniteScoreError, match="GRPO.policy must give finite log-probabilities"):
+        trainer().fit(policy, loader())
+
+
+def test_a_loss_that_is_not_finite_leaves_the_weights_alone() -> None:
+    class Breaks(Table):
+        def log_probs(self, attempts: Any, *, temperature: float) -> Tensor:
+            return super().log_probs(attempts, temperature=temperature) * math.nan
+
+    policy = GRPO(Breaks(), right, attempts=4, max_tokens=1, show_every=0)
+    with pytest.raises(NonFiniteScoreError, match="GRPO.loss must be finite, got nan after 0 updates"):
+        trainer().fit(policy, loader())
+    assert not policy.policy.logits.any()
+
+
+def test_a_long_attempt_is_shown_as_far_as_there_is_room(caplog: pytest.LogCaptureFixture) -> None:
+    tokens = torch.zeros(2, 1, dtype=torch.int64)
+    mask = tokens == 0
+    attempts = Attempts(tokens, mask, tokens, mask, tokens.float(), mask[:, 0], ("y" * 400, "no"))
+    rewards = torch.tensor([math.nan, 1.0])
+    with caplog.at_level("INFO"):
+        show(Group("p", attempts, rewards, rewards, mask[:, 0], 0, (0, 0)), 1)
+    assert f"no reward: '{'y' * 300} ...'" in caplog.text
+    assert "reward 1: 'no'" in caplog.text
 
 
 def test_replacing_at_once_attempts_less() -> None:

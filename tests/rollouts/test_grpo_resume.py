@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,8 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_select.callbacks.sampler_feedback import SamplerFeedback
-from lightning_select.errors import ArgumentError, BatchFormatError, RewardError, ShortfallError
+from lightning_select.errors import ArgumentError, BatchFormatError, ConfigurationError, RewardError, ShortfallError
 from lightning_select.rollouts.balanced import Balanced
+from lightning_select.rollouts.grpo_checks import check_trainer
 from lightning_select.rollouts.refill import Refill
 from lightning_select.rollouts.screening import Screening
 from lightning_select.rollouts.zero_variance import ZeroVariance
@@ -22,7 +25,7 @@ from lightning_select.samplers.beta_posterior import BetaPosterior
 from lightning_select.samplers.repeated_random import RepeatedRandom
 from tests.rollouts.toy import Prompts, Steps, loader, module, right, trainer
 
-pytestmark = pytest.mark.filterwarnings("ignore:Only .* groups passed")
+pytestmark = pytest.mark.filterwarnings("ignore:Only .* groups passed", "ignore:The policy was never updated")
 
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -141,6 +144,12 @@ def test_an_error_leaves_the_checkpoint_as_it_was(tmp_path: Path) -> None:
         ({"screening": Screening(4)}, "Screening.attempts must be below GRPO.attempts=4"),
         ({"pass_at": []}, "GRPO.pass_at must be whole numbers of at least 1, got \\[\\]"),
         ({"refill": Refill(on_shortfall="relax_band")}, "must go with a filter that has a band .* got no filter"),
+        ({"solved_at": float("nan")}, "GRPO.solved_at must be a finite number of any sign, got nan"),
+        ({"solved_at": "1"}, "GRPO.solved_at must be a finite number of any sign, got '1'"),
+        ({"seed": 1.5}, "GRPO.seed must be a whole number, got 1.5"),
+        ({"refill": "constant"}, "GRPO.refill must be a Refill or None, got 'constant'"),
+        ({"screening": 3}, "GRPO.screening must be a Screening or None, got 3"),
+        ({"optimizer": "adam"}, "GRPO.optimizer must be callable with the parameters, got 'adam'"),
         ({"scale": "rows"}, "GRPO.scale must be one of group, batch, none, got 'rows'"),
     ],
 )
@@ -195,15 +204,63 @@ def test_a_reward_that_fails_now_and_then(recwarn: pytest.WarningsRecorder) -> N
     assert 0 < rewards.isnan().float().mean() < 0.5
 
 
-def test_strategies_that_split_the_policy_are_refused() -> None:
-    from lightning_select.errors import ConfigurationError
-    from lightning_select.rollouts.grpo_checks import check_trainer
+class FSDPStrategy:
+    pass
 
-    class FSDPStrategy:
-        pass
 
-    class Fake:
-        strategy = FSDPStrategy()
+@pytest.mark.parametrize(
+    ("strategy", "scaler", "message"),
+    [
+        (FSDPStrategy(), None, "the whole policy on every device"),
+        (None, object(), "needs no scaling of gradients, got 16"),
+    ],
+)
+def test_trainers_that_are_refused(strategy: Any, scaler: Any, message: str) -> None:
+    trainer = SimpleNamespace(strategy=strategy, precision="16", precision_plugin=SimpleNamespace(scaler=scaler))
+    with pytest.raises(ConfigurationError, match=message):
+        check_trainer(trainer)
 
-    with pytest.raises(ConfigurationError, match="the whole policy on every device"):
-        check_trainer(Fake())
+
+def test_a_run_that_starved_may_go_on_with_what_was_mended(recwarn: pytest.WarningsRecorder, tmp_path: Path) -> None:
+    starving = module(reward=fails, group_filter=ZeroVariance(), refill=Refill(max_rounds=2))
+    fitting = trainer(max_epochs=50, min_epochs=4)
+    fitting.fit(starving, loader())
+    assert starving.counters.rounds < 50
+    assert sum("training stops" in str(one.message) for one in recwarn) == 1
+    fitting.save_checkpoint(tmp_path / "starved.ckpt")
+    mended = module(group_filter=ZeroVariance(), refill=Refill(max_rounds=2))
+    trainer(max_epochs=50).fit(mended, loader(), ckpt_path=tmp_path / "starved.ckpt")
+    assert mended.counters.updates > 5
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.0, 0.1), (0.1, 0.0)])
+def test_a_divergence_is_not_switched_on_or_off_by_a_resume(before: float, after: float, tmp_path: Path) -> None:
+    fitting = trainer()
+    fitting.fit(module(kl=before), loader())
+    fitting.save_checkpoint(tmp_path / "now.ckpt")
+    with pytest.raises(ConfigurationError, match="GRPO.kl must be as in the run that saved the checkpoint"):
+        trainer(max_epochs=2).fit(module(kl=after), loader(), ckpt_path=tmp_path / "now.ckpt")
+
+
+@pytest.mark.filterwarnings("ignore:only failed for")
+def test_a_prompt_that_cannot_be_scored_does_not_end_a_run_when_it_is_alone() -> None:
+    def reward(prompts: Any, completions: Any, batch: Any) -> list[float]:
+        if prompts[0] == "0":
+            raise ValueError("no such prompt")
+        return right(prompts, completions, batch)
+
+    policy = module(reward=reward)
+    with pytest.warns(UserWarning, match="reward failed for 1 of 1 completions"):
+        trainer(max_epochs=2).fit(policy, loader(16, 1), loader(16, 1))
+    assert policy.counters.unscorable == 8
+
+
+def test_a_module_can_be_pickled() -> None:
+    policy = module(group_filter=Balanced(), refill=Refill(on_shortfall="relax_band"), reward=fails)
+    assert pickle.loads(pickle.dumps(policy)).buffer.relax == policy.buffer.relax
+
+
+def test_several_loaders_to_validate_on() -> None:
+    fitting = trainer()
+    fitting.fit(module(), loader(), [loader(4), loader(8)])
+    assert {"val/greedy/dataloader_idx_0", "val/greedy/dataloader_idx_1"} <= fitting.callback_metrics.keys()

@@ -125,6 +125,16 @@ def test_a_band_is_widened_until_enough_pass() -> None:
     assert held.take() == []  # groups without variance teach nothing, however wide the band
 
 
+def test_what_passed_only_because_the_band_was_widened_is_not_carried() -> None:
+    band = Balanced(0.5, 0.5)
+    held = buffer(relaxed(band, 4), groups=2, max_rounds=1, on_shortfall="relax_band", surplus="carry", max_age=5)
+    held.begin(3)
+    held.add([group(9, [1.0, 1, 0, 0])], [group(n, [1.0, 1, 1, 0]) for n in range(3)])
+    assert names(held.take()) == ["9", "0"]
+    assert held.waiting == []
+    assert held.counters.dropped == 0
+
+
 def test_fillings_with_nothing_are_counted_in_a_row() -> None:
     held = buffer(max_rounds=1, patience=2)
     fill(held, [])

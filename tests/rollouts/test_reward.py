@@ -45,6 +45,7 @@ def test_what_cannot_be_scored_does_not_count(nothing: Any) -> None:
         ([1.0, math.inf, 0.0], "finite numbers .* got inf"),
         (torch.ones(3, 2), "finite numbers .* got"),
         (None, "one number for each of 3 completions, got None"),
+        ([1.0, 1e39, math.nan], "numbers that float32 holds, got 1e\\+39"),
     ],
 )
 def test_anything_else_is_an_error(returned: Any, message: str) -> None:
@@ -87,3 +88,24 @@ def test_entries_with_rows_are_repeated() -> None:
     assert found["x"].tolist() == [[1.0], [1.0], [2.0]]
     assert found["scale"] == 3.0
     assert found["other"] is batch["other"]
+
+
+def test_a_failure_for_all_of_one_prompt_is_looked_at_again() -> None:
+    def reward(prompts: Any, completions: Any, batch: Any) -> list[float]:
+        raise KeyError("answers")
+
+    scorer = Scorer(reward)
+    with pytest.warns(UserWarning, match="reward failed for 2 of 2 completions"):
+        assert all(math.isnan(value) for _ in range(9) for value in scorer(["p", "p"], ["a", "b"], {}).tolist())
+    with pytest.raises(RewardError, match="got KeyError for each of 2 completions"):
+        scorer(["p", "p"], ["a", "b"], {})
+
+
+def test_a_failure_for_all_together_and_none_alone_is_told_as_such() -> None:
+    def reward(prompts: Any, completions: Any, batch: Any) -> list[float]:
+        if len(prompts) > 1:
+            raise ValueError("one at a time")
+        return [1.0]
+
+    with pytest.warns(UserWarning, match="reward failed for 3 completions together and for none alone"):
+        assert Scorer(reward)(PROMPTS, TEXTS, {}).tolist() == [1.0] * 3
