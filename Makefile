@@ -59,7 +59,7 @@ bench: $(VENV)/.demo
 	status=0; \
 	$(BIN)/python examples/benchmarks/beds.py --json $(RESULTS)/beds.json || status=1; \
 	$(BIN)/python examples/benchmarks/overhead.py --json $(RESULTS)/overhead.json || status=1; \
-	for name in draws history rlvr_bed info_batch divbs uds_scoring; do \
+	for name in draws history rlvr_bed info_batch divbs uds_scoring filter_cost peer_review grpo; do \
 		$(BIN)/python examples/benchmarks/$$name.py --json $(RESULTS)/$$name.json || status=1; \
 	done; \
 	$(BIN)/python examples/benchmarks/uds_sft.py --json $(RESULTS)/uds_sft_made_up.json || status=1; \

@@ -5,6 +5,14 @@ solved, some hopeless, and some that the policy knows better than it says (`grpo
 ``Trainer.fit`` with the module of this package. Plain GRPO is tuned first, on other seeds, and so is the learning rate
 of every method; the table of both is printed.
 
+Found, on 5 seeds: filters save updates and cost attempts. Balanced needs a quarter of plain's updates to get to plain's
+best reward, and 1.8 times its attempts; of zero variance it is .29, and 1.2 times. Samplers that predict save little:
+MoPPS needs .79 of plain's attempts and .78 of its time, where .60 was the aim; VADE and larger learning rates do not
+get there. What limits it: 28 % of plain's prompts are informative, and MoPPS raises that to 49 % only, for a prompt
+comes back every 44 updates, when what is known of it is old; and the last tenth of the way is one of noise, which small
+steps average out and informative prompts do not. Tried on the tuning seeds and no better: decay .3, .8 and none, the
+mean in place of a draw, a target of .35, p(1-p); with screening and without refill .85 of the attempts, .68 of the time.
+
 The reward is the mean over 700 training prompts, smoothed over three looks. What a method needs to get to plain's best
 is set against what plain itself needed, in updates, attempts, tokens and seconds (with all that the method does, and
 without the looks). What the policy can do on held-out sums stands beside it.
@@ -176,6 +184,11 @@ def spread(values: Sequence[float]) -> str:
     return f"{told(statistics.median(values))} ({told(min(values))}..{told(max(values))})"
 
 
+def rounded(point: Mapping[str, float]) -> dict[str, float]:
+    """For the record."""
+    return {name: round(value, 4) for name, value in point.items()}
+
+
 def told(value: float) -> str:
     return "never" if math.isinf(value) else f"{value:.2f}"
 
@@ -194,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in list(ARMS)[:: 1 if seed % 2 else -1]:
             found[name].append(Outcome.of(train(ARMS[name], seed, replace(best, lr=rates[name]))[0]))
     records = show(found, rates, plan)
-    curves = {name: [list(one.points) for one in outcomes] for name, outcomes in found.items()}
+    curves = {name: [[rounded(point) for point in one.points] for one in outcomes] for name, outcomes in found.items()}
     figures = {"tuning": table, "methods": records, "curves": curves}
     return finish("grpo", figures, bars(found), asked, time.perf_counter() - started)
 
