@@ -11,7 +11,7 @@ MoPPS needs .79 of plain's attempts and .78 of its time, where .60 was the aim; 
 get there. What limits it: 28 % of plain's prompts are informative, and MoPPS raises that to 49 % only, for a prompt
 comes back every 44 updates, when what is known of it is old; and the last tenth of the way is one of noise, which small
 steps average out and informative prompts do not. Tried on the tuning seeds and no better: decay .3, .8 and none, the
-mean in place of a draw, a target of .35, p(1-p); with screening and without refill .85 of the attempts, .68 of the time.
+mean for a draw, a target of .35, p(1-p); with screening and without refill .85 of the attempts and .68 of the time.
 
 The reward is the mean over 700 training prompts, smoothed over three looks. What a method needs to get to plain's best
 is set against what plain itself needed, in updates, attempts, tokens and seconds (with all that the method does, and
