@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
     {"errors", "types", "containers", "graphs"},
-    {"batch", "schedule", "seeding", "looking", "distributed", "compat"},
+    {"batch", "schedule", "seeding", "looking", "json_rows", "distributed", "compat"},
     {"signals", "protocols", "visits", "history", "keyed_history"},
     {"scores", "selectors", "weightings", "samplers", "device_loader"},
     {"callbacks", "rollouts", "preferences"},

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from lightning_select.errors import ConfigurationError
+from lightning_select.json_rows import json_rows
 
 __all__ = ["read_instructions"]
 
-_GZIP = b"\x1f\x8b"
 _ANSWERS = ("output", "response")
 
 
@@ -26,43 +21,10 @@ def read_instructions(path: str) -> list[dict[str, str]]:
     Raises:
         ConfigurationError: There is no such file, or something in it is not as it must be.
     """
-    rows = [_row(value, f"{place} of {path}") for place, value in _values(_text(path), path)]
+    rows = [_row(value, where) for where, value in json_rows(path)]
     if not rows:
         raise ConfigurationError(f"data.path must hold at least one row, got none in {path}.")
     return rows
-
-
-def _text(path: str) -> str:
-    """The whole file, without the mark that some editors put at the start of it."""
-    try:
-        content = Path(path).expanduser().read_bytes()
-        return (gzip.decompress(content) if content.startswith(_GZIP) else content).decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise ConfigurationError(
-            f"data.path must be a file that exists, got {path!r}. A relative one is looked for in {Path.cwd()}."
-        ) from error
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"data.path must be a readable text file in UTF-8, got {path}: {error}") from error
-
-
-def _values(text: str, path: str) -> Iterator[tuple[str, Any]]:
-    """What the file holds, and where each value stands."""
-    if text.lstrip().startswith("["):
-        for place, value in enumerate(_parse(text, path), start=1):
-            yield f"entry {place}", value
-        return
-    for place, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield f"line {place}", _parse(line, f"line {place} of {path}")
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ConfigurationError(
-            f"data.path must hold JSON, one object per line or one list of them, got in {where}: {error}"
-        ) from error
 
 
 def _row(value: Any, where: str) -> dict[str, str]:

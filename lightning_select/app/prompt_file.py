@@ -6,20 +6,16 @@ dict of two lists and two tensors.
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypedDict
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lightning_select.errors import ArgumentError, ConfigurationError
+from lightning_select.json_rows import json_rows
 
 __all__ = ["PromptRow", "PromptRows", "SamplerFactory", "check_count", "read_prompts", "training_loader"]
 
-_GZIP = b"\x1f\x8b"
 
 SamplerFactory = Callable[..., Sampler[int]]
 """Called with the training rows, makes the sampler of the training loader."""
@@ -85,7 +81,7 @@ def read_prompts(path: str, *, prompt_key: str = "prompt", answer_key: str = "an
         ConfigurationError: There is no such file, or something in it is not as it must be; names the line.
     """
     rows = []
-    for where, value in _values(_text(path), path):
+    for where, value in json_rows(path):
         if not isinstance(value, dict):
             raise ConfigurationError(f"{where} must be an object with fields, got {value!r:.60}.")
         prompt = _field(value, prompt_key, where, (str,), "text")
@@ -116,37 +112,3 @@ def _field(row: Mapping[str, Any], key: str, where: str, kinds: tuple[type, ...]
     if not str(value).strip():
         raise ConfigurationError(f"{key} in {where} must not be empty. Correct the row, or leave it out.")
     return str(value)
-
-
-def _text(path: str) -> str:
-    """The whole file, without the mark that some editors put at the start of it."""
-    try:
-        content = Path(path).expanduser().read_bytes()
-        return (gzip.decompress(content) if content.startswith(_GZIP) else content).decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise ConfigurationError(
-            f"data.path must be a file that exists, got {path!r}. A relative one is looked for in {Path.cwd()}."
-        ) from error
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"data.path must be a readable text file in UTF-8, got {path}: {error}") from error
-
-
-def _values(text: str, path: str) -> Iterator[tuple[str, Any]]:
-    """What the file holds, and where each value stands."""
-    if text.lstrip().startswith("["):
-        for place, value in enumerate(_parse(text, path), start=1):
-            yield f"entry {place} of {path}", value
-        return
-    for place, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            where = f"line {place} of {path}"
-            yield where, _parse(line, where)
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ConfigurationError(
-            f"data.path must hold JSON, one object per line or one list of them, got in {where}: {error}"
-        ) from error

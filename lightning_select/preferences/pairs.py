@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
-from pathlib import Path
 from typing import Any
 
 from lightning_select.errors import ConfigurationError
+from lightning_select.json_rows import json_rows
 
 __all__ = ["read_pairs"]
 
-_GZIP = b"\x1f\x8b"
 _FIELDS = ("prompt", "chosen", "rejected")
 
 
@@ -20,16 +16,13 @@ def read_pairs(path: str) -> list[dict[str, Any]]:
     """The pairs of the file, each with ``prompt`` (maybe empty), ``chosen``, ``rejected``, and ``flipped`` or ``None``.
 
     Args:
-        path: One JSON object per line, gzipped or not, whatever the file is called. ``flipped`` is true where somebody
-            knows that the two are labelled the wrong way round; further fields are ignored.
+        path: JSON lines, or one JSON list, gzipped or not, whatever the file is called. ``flipped`` is true where
+            somebody knows that the two are labelled the wrong way round; further fields are ignored.
 
     Raises:
         ConfigurationError: There is no such file, or something in it is not as it must be.
     """
-    pairs = []
-    for number, line in enumerate(_text(path).split("\n"), start=1):
-        if line.strip():
-            pairs.append(_pair(line, f"line {number} of {path}"))
+    pairs = [_pair(value, where) for where, value in json_rows(path)]
     if not pairs:
         raise ConfigurationError(f"data.path must hold at least one pair, got none in {path}.")
     known = [number for number, pair in enumerate(pairs) if pair["flipped"] is not None]
@@ -39,24 +32,7 @@ def read_pairs(path: str) -> list[dict[str, Any]]:
     return pairs
 
 
-def _text(path: str) -> str:
-    """The whole file, without the mark that some editors put at the start of it."""
-    try:
-        content = Path(path).expanduser().read_bytes()
-        return (gzip.decompress(content) if content.startswith(_GZIP) else content).decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise ConfigurationError(
-            f"data.path must be a file that exists, got {path!r}. A relative one is looked for in {Path.cwd()}."
-        ) from error
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"data.path must be a readable text file in UTF-8, got {path}: {error}") from error
-
-
-def _pair(line: str, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise ConfigurationError(f"data.path must hold one JSON object per line, got in {where}: {error}") from error
+def _pair(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigurationError(f"{where} must be an object with fields, got {value!r:.60}.")
     missing = next((name for name in _FIELDS if name not in value), None)
