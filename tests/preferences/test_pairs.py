@@ -39,7 +39,7 @@ def test_what_is_known_to_be_swapped_is_read_and_a_prompt_may_be_empty(tmp_path)
     ("content", "told"),
     [
         ("", "data.path must hold at least one pair, got none in "),
-        (lines(PAIRS[:2]) + "{'a': 1}\n", r"one object per line or one list of them, got in line 3 of .*pairs\.data: Expe"),
+        (lines(PAIRS[:2]) + "{'a': 1}\n", r"one list of them, got in line 3 of .*pairs\.data: Expe"),
         (lines(PAIRS[:2]) + "\n[1]\n", r"line 4 of .* must be an object with fields, got \[1\]"),
         ('{"chosen": "a", "rejected": "b"}', "line 1 of .* must have the field prompt, got chosen, rejected"),
         ('{"prompt": "a", "rejected": "b"}', "must have the field chosen"),
