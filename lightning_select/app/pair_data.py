@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_select.app.pair_text import PairCollate, swapped, tokenized
 from lightning_select.app.tokenizer import load_tokenizer
+from lightning_select.compat import rank_zero_warn
 from lightning_select.errors import ArgumentError, ConfigurationError
 from lightning_select.preferences.easy_first import EasyFirst
 from lightning_select.preferences.made_up_pairs import made_up_pairs
@@ -125,6 +126,11 @@ class PairData(LightningDataModule):
             raise ConfigurationError(
                 "data.path must hold at least 3 pairs whose completions differ within data.max_length="
                 f"{self.max_length} tokens, one each to train, validate and test on, got {len(rows)} in {path}."
+            )
+        if self.noise > 0:
+            rank_zero_warn(
+                f"data.noise={self.noise:g} swaps that share of the training pairs of {path}. Set data.noise=0 to "
+                "train on them as they are."
             )
         draw = torch.Generator().manual_seed(self.seed)
         order = torch.randperm(len(rows), generator=draw).tolist()

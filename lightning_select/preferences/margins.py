@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -25,8 +26,13 @@ def scores_of(model: nn.Module, completions: Any) -> Float[Tensor, "rows"]:
         completions: One a row.
 
     Raises:
-        BatchFormatError: It returns something else.
+        BatchFormatError: It takes other entries, or returns something else.
     """
+    if isinstance(completions, Mapping) and not _takes(model, completions):
+        raise BatchFormatError(
+            f"{type(model).__name__}.forward must take the entries of a batch, got {', '.join(completions)}. Texts "
+            "need a model of tokens, as model/models=reward_encoder or reward_classifier."
+        )
     found = model(**completions) if isinstance(completions, Mapping) else model(completions)
     scores = getattr(found, "logits", found)
     if isinstance(scores, Tensor) and scores.dim() == 2 and scores.shape[1] == 1:
@@ -35,6 +41,14 @@ def scores_of(model: nn.Module, completions: Any) -> Float[Tensor, "rows"]:
         got = f"{scores.dtype} of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
         raise BatchFormatError(f"{type(model).__name__} must return one score per row, got {got}.")
     return scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores
+
+
+def _takes(model: nn.Module, completions: Mapping[str, Any]) -> bool:
+    try:
+        inspect.signature(model.forward).bind(**completions)
+    except TypeError:
+        return False
+    return True
 
 
 def margins_of(model: nn.Module, pairs: Batch) -> Float[Tensor, "rows"]:

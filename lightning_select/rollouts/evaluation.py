@@ -43,7 +43,10 @@ def evaluate(module: Any, prefix: str, batch: Mapping[str, Any], batch_idx: int)
 
     _, greedy = asked(1, 0.0)
     rewards, right = asked(most, module.temperature)
-    found = {"greedy": greedy.float().mean(), "reward": rewards.nanmean()}
+    found = {"greedy": greedy.float().mean()}
     found |= {f"pass@{k}": pass_at_k(right, most, k).mean().float() for k in module.pass_at}
     for name, value in found.items():
         module.log(f"{prefix}/{name}", value, on_step=False, on_epoch=True, batch_size=rows, sync_dist=True)
+    # A mean over what was scored, whichever batch that is in.
+    scored, reward = int(rewards.isfinite().sum()), rewards.nanmean().nan_to_num(nan=0.0)
+    module.log(f"{prefix}/reward", reward, on_step=False, on_epoch=True, batch_size=scored, sync_dist=True)

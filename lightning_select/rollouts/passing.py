@@ -25,7 +25,7 @@ def passing(group_filter: Filter | None, metric: Float[Tensor, "groups attempts"
     """
     if group_filter is None:
         return torch.ones_like(metric, dtype=torch.bool)
-    found = group_filter(metric)
+    found = group_filter(metric.clone())  # it may write to what it is given
     shapes = (metric.shape[:1], metric.shape)
     if not isinstance(found, Tensor) or found.dtype != torch.bool or found.shape not in shapes:
         got = f"{found.dtype} of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__

@@ -51,7 +51,8 @@ class Refill:
         max_age: Updates that a carried group may be behind.
         replacement: ``round`` attempts every prompt of a batch. ``at_once`` attempts as many as are missing, and for
             each that is rejected the next one, until nothing is missing: fewer attempts, in smaller batches. Prompts
-            that were not needed are not attempted (their rewards are NaN).
+            that were not needed are not attempted (their rewards are NaN). Several ranks may attempt a few more than
+            one would, so that all have as many.
         patience: Fillings in a row that end with no group at all, after which training stops.
 
     Raises:
@@ -104,6 +105,9 @@ class RefillBuffer:
     def begin(self, prompts: int) -> None:
         """A round of this many prompts, over all ranks, begins."""
         self.rounds += 1
+        young = self._young()
+        self.counters.add(dropped=len(self.waiting) - len(young))
+        self.waiting = young
         if self.target is None and (self.refill.groups is not None or self.refill.max_rounds > 1):
             self.target = self.refill.groups or prompts
 
@@ -133,8 +137,7 @@ class RefillBuffer:
         Raises:
             ShortfallError: There are too few, and ``on_shortfall`` is ``raise``.
         """
-        updates = self.counters.updates
-        fresh = [group for group in self.waiting if updates - group.born <= self.refill.max_age]
+        fresh = self._young()
         target = len(fresh) if self.target is None else self.target
         found = fresh if len(fresh) >= target else self._fill_up(fresh, target, last=last)
         trained_before = {group.place for group in self.last_good}
@@ -149,6 +152,10 @@ class RefillBuffer:
         if self.refill.on_shortfall == "repeat_last_good" and new:
             self.last_good = new
         return taken
+
+    def _young(self) -> list[Group]:
+        """Those that are not too many updates behind."""
+        return [group for group in self.waiting if self.counters.updates - group.born <= self.refill.max_age]
 
     def _fill_up(self, fresh: list[Group], target: int, *, last: bool) -> list[Group]:
         policy = self.refill.on_shortfall
@@ -178,9 +185,10 @@ class RefillBuffer:
     def told(self) -> str:
         """Where the groups went, in a sentence."""
         sums = self.counters
+        screened = f"{sums.screened_out} were screened out, " if sums.screened_out else ""
         return (
-            f"Of {sums.prompts} groups so far, {sums.all_failed} failed as a whole, {sums.all_solved} were solved as a "
-            f"whole, and {sums.kept} passed."
+            f"Of {sums.prompts} groups so far, {screened}{sums.all_failed} failed as a whole, {sums.all_solved} were "
+            f"solved as a whole, and {sums.kept} passed."
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -33,7 +33,8 @@ class Relaxed:
             trains = passing(wider, as_matrix([group.metric for group in rejected]))
             pairs = zip(rejected, trains, strict=True)
             chosen = [(group, line[: len(group.metric)] & group.rewards.isfinite()) for group, line in pairs]
-            yield [replace(group, trains=line) for group, line in chosen if bool(line.any())]
+            compared = [pair for pair in chosen if int(pair[0].rewards.isfinite().sum()) > 1]
+            yield [replace(group, trains=line) for group, line in compared if bool(line.any())]
 
 
 def relaxed(group_filter: Filter | None, attempts: int) -> Relax | None:

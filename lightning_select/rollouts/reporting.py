@@ -17,7 +17,18 @@ __all__ = ["log_round", "show"]
 _WIDTH = 300
 """Letters of an attempt that are shown."""
 
-_SUMS = ("rounds", "updates", "attempts", "tokens", "unscorable", "dropped", "repeated", "short", "empty")
+_SUMS = (
+    "rounds",
+    "updates",
+    "attempts",
+    "tokens",
+    "unscorable",
+    "screened_out",
+    "dropped",
+    "repeated",
+    "short",
+    "empty",
+)
 
 
 def log_round(module: Any, metric: Float[Tensor, "rows attempts"], found: Mapping[str, float]) -> None:

@@ -97,7 +97,10 @@ class Rounds:
         whole = tried.whole
         if not whole:
             return [], []
-        trains = passing(self.group_filter, tried.matrix("metric")[whole]) & tried.matrix("rewards")[whole].isfinite()
+        scored = tried.matrix("rewards")[whole].isfinite()
+        # An attempt that stands alone has nobody to be judged against.
+        scored &= scored.sum(dim=1, keepdim=True) > 1
+        trains = passing(self.group_filter, tried.matrix("metric")[whole]) & scored
         passes = trains.any(dim=1).tolist()
         kept = [tried.group(row, trains[place]) for place, row in enumerate(whole) if passes[place]]
         others = [row for row, passed in zip(whole, passes, strict=True) if not passed] if and_rejected else []

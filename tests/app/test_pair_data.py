@@ -110,6 +110,7 @@ def test_swapping_tells_which() -> None:
 
 
 @needs_transformers
+@pytest.mark.filterwarnings("ignore:data.noise=0.5 swaps that share")
 @pytest.mark.parametrize("noise", [0.0, 0.5])
 def test_a_file_is_split_and_maybe_swapped(noise: float, tmp_path: Path) -> None:
     data = PairData(path=saved(tmp_path), batch_size=4, noise=noise, held_out=0.2)

@@ -9,6 +9,7 @@ from torch import nn
 from lightning_select.errors import BatchFormatError
 from lightning_select.preferences.margins import Reviewing, margins_of, scores_of
 from lightning_select.preferences.reward_encoder import RewardEncoder
+from lightning_select.preferences.reward_mlp import RewardMLP
 from tests.preferences.pairs_of import Pairs, one_model
 
 PAIRS = Pairs(8).take(range(8))
@@ -111,3 +112,8 @@ def test_padding_changes_no_score_of_the_encoder():
     plain = scores_of(model, {"input_ids": ids, "attention_mask": mask})
     for padded in (left, right):
         torch.testing.assert_close(scores_of(model, padded), plain, atol=1e-5, rtol=0)
+
+
+def test_texts_need_a_model_that_takes_tokens() -> None:
+    with pytest.raises(BatchFormatError, match="RewardMLP.forward must take the entries of a batch, got input_ids"):
+        scores_of(RewardMLP(4), {"input_ids": torch.zeros(2, 3), "attention_mask": torch.ones(2, 3)})

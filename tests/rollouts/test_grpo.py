@@ -257,6 +257,35 @@ def test_what_was_screened_out_has_neither_failed_nor_been_solved_as_a_whole() -
     trainer().fit(policy, loader(4))
     sums = policy.counters
     assert (sums.screened_out, sums.all_failed, sums.all_solved) == (2, 0, 0)
+    assert "Of 4 groups so far, 2 were screened out, 0 failed as a whole" in policy.buffer.told()
+
+
+def test_an_attempt_without_company_teaches_nothing() -> None:
+    nan = math.nan
+    rewards = {"0": [1, nan, nan, nan], "1": [1, 0, nan, nan], "2": [nan] * 4, "3": [0, 0, 1, 1]}
+    arguments = {"metric": pattern({prompt: [1, 0, 0, 1] for prompt in rewards}), "group_filter": ZeroVariance()}
+    policy = module(4, reward=pattern(rewards), refill=Refill(max_rounds=1), **arguments)
+    assert trained(policy) == {"1": [1, 0], "3": [0, 0, 1, 1]}
+    assert policy.counters.kept == 2
+
+
+def test_the_mean_reward_of_a_validation_is_over_what_was_scored() -> None:
+    def reward(prompts: Any, completions: Any, batch: Any) -> list[float]:
+        return [math.nan if prompt == "3" else 0.25 for prompt in prompts]
+
+    fit = trainer()
+    fit.fit(module(8, reward=reward), loader(8), loader(8, 1))
+    assert fit.callback_metrics["val/reward"] == pytest.approx(0.25)
+
+
+def test_a_filter_may_write_to_what_it_is_given() -> None:
+    def writes(rewards: Tensor) -> Tensor:
+        return rewards.fill_(1.0).mean(dim=1) > 0
+
+    steps = Steps()
+    screening = Screening(2, writes)
+    trainer(steps).fit(module(4, reward=pattern(LINES), screening=screening, group_filter=writes), loader(4))
+    assert steps.rewards[0][:, :2].tolist() == [[1, 0], [0, 0], [1, 1], [1, 0]]
 
 
 def test_weights_that_are_not_finite_are_an_error_and_no_lack_of_luck() -> None:

@@ -113,6 +113,15 @@ def test_surplus_is_dropped_or_carried_as_long_as_it_is_young() -> None:
     assert carrying.counters.dropped == 2
 
 
+def test_groups_that_are_too_old_are_not_counted_on() -> None:
+    held = buffer(groups=2, surplus="carry", max_age=1, max_rounds=4)
+    assert names(fill(held, [group(n) for n in range(5)])) == ["0", "1"]
+    held.counters.add(updates=2)  # those that were carried are two updates behind
+    assert names(fill(held, [group(5, born=2)], [group(6, born=2)])) == ["5", "6"]
+    assert held.counters.dropped == 3
+    assert held.counters.short == 0
+
+
 def test_a_band_is_widened_until_enough_pass() -> None:
     band = Balanced(0.5, 0.5)
     held = buffer(relaxed(band, 4), groups=3, max_rounds=1, on_shortfall="relax_band")
