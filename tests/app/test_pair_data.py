@@ -28,6 +28,8 @@ from lightning_select.preferences.peer_review import PeerReview
 needs_transformers = pytest.mark.skipif("not __import__('importlib').util.find_spec('transformers')")
 TEXTS = [{"prompt": "é" * (n % 3), "chosen": f"good {n}", "rejected": "bad"} for n in range(20)]
 
+pytestmark = pytest.mark.filterwarnings("ignore:data.noise=.* swaps that share of the training pairs")
+
 
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +112,6 @@ def test_swapping_tells_which() -> None:
 
 
 @needs_transformers
-@pytest.mark.filterwarnings("ignore:data.noise=0.5 swaps that share")
 @pytest.mark.parametrize("noise", [0.0, 0.5])
 def test_a_file_is_split_and_maybe_swapped(noise: float, tmp_path: Path) -> None:
     data = PairData(path=saved(tmp_path), batch_size=4, noise=noise, held_out=0.2)
@@ -239,3 +240,13 @@ def test_a_pretrained_classifier_scores_pairs(tmp_path: Path) -> None:
     assert float(margins[1]) == 0
     with pytest.raises(ConfigurationError, match="reward_classifier.name_or_path must be a folder or a hub id .* got"):
         reward_classifier(str(tmp_path / "none"))
+
+
+def test_a_share_that_is_swapped_of_ones_own_pairs_is_told(tmp_path) -> None:
+    rows = [{"prompt": "p", "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(9)]
+    path = tmp_path / "pairs.json"
+    path.write_text(json.dumps(rows))
+    with pytest.warns(
+        UserWarning, match="data.noise=0.4 swaps that share of the training pairs of .* Set data.noise=0"
+    ):
+        PairData(str(path), noise=0.4).setup("fit")
