@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
     {"errors", "types", "containers", "graphs"},
-    {"batch", "schedule", "seeding", "looking", "json_rows", "distributed", "compat"},
+    {"batch", "schedule", "seeding", "looking", "json_rows", "language_models", "distributed", "compat"},
     {"signals", "protocols", "visits", "history", "keyed_history"},
     {"scores", "selectors", "weightings", "samplers", "device_loader"},
     {"callbacks", "rollouts", "preferences"},
@@ -25,7 +25,8 @@ ALLOWED = {  # what each layer may import from outside, beside the standard libr
     "signals": {"torchmetrics"},
     "compat": {"lightning", "pytorch_lightning", "lightning_utilities"},
     "graphs": {"torch_geometric"},
-    "rollouts": {"lightning", "transformers", "peft"},
+    "language_models": {"transformers", "peft"},
+    "rollouts": {"lightning", "transformers"},
     "preferences": {"lightning", "transformers"},
     "types": {"jaxtyping"},
     "hydra_plugin": {"hydra"},

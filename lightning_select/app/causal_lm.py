@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from lightning_select.app.tokenizer import needs_llm
+from lightning_select import language_models
 from lightning_select.errors import ArgumentError, ConfigurationError
 
 __all__ = ["CausalLM"]
@@ -56,17 +56,19 @@ class CausalLM(LightningModule):
             raise ArgumentError(f"CausalLM.warmup must be in [0, 1), got {warmup}.")
         if lr is not None and not lr > 0:
             raise ArgumentError(f"CausalLM.lr must be above 0, or null, got {lr}.")
-        kind = None if dtype is None else getattr(torch, dtype, None)
-        if dtype is not None and not (isinstance(kind, torch.dtype) and kind.is_floating_point):
-            raise ArgumentError(f"CausalLM.dtype must be null or the name of a floating dtype of torch, got {dtype!r}.")
+        kind = language_models.floating(dtype, "CausalLM")
         self.weight_decay = weight_decay
         self.warmup = warmup
-        model = _load(name_or_path) if name_or_path is not None else _build(architecture)
-        if dtype is not None:
-            model = model.to(getattr(torch, dtype))
+        model = (
+            language_models.load_model(name_or_path, "model", "model=causal_lm")
+            if name_or_path is not None
+            else language_models.build_model(architecture or {}, "model", "model=causal_lm")
+        )
+        if kind is not None:
+            model = model.to(kind)
         model.config.use_cache = False  # keys and values of earlier tokens are of use to generation alone
         if gradient_checkpointing:
-            _checkpoint(model)
+            language_models.with_checkpointing(model)
         self.model = _with_adapters(model, lora or {})
         usual = 3e-3 if name_or_path is None else 2e-5
         self.lr = lr if lr is not None else usual if self.model is model else 2e-4
@@ -120,73 +122,9 @@ def _rate(step: int, total: int | float, warmup: int | float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1, total - rising))))
 
 
-def _load(name_or_path: str) -> Any:
-    transformers = _transformers()
-    try:
-        return transformers.AutoModelForCausalLM.from_pretrained(name_or_path)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(
-            "model.name_or_path must be a folder or a hub id of a causal language model that transformers can load, "
-            f"got {name_or_path!r}: {_first_line(error)}"
-        ) from error
-
-
-def _build(architecture: Mapping[str, Any] | None) -> Any:
-    """A model with random weights."""
-    transformers = _transformers()
-    fields = dict(architecture or {})
-    try:
-        config = transformers.AutoConfig.for_model(fields.pop("model_type", "llama"), **fields)
-        return transformers.AutoModelForCausalLM.from_config(config)
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(
-            "model.architecture must describe a causal language model of transformers, got "
-            f"{dict(architecture or {})}: {_first_line(error)}"
-        ) from error
-
-
-def _checkpoint(model: Any) -> None:
-    """Under its present name or the older one."""
-    if hasattr(model, "activation_checkpointing_enable"):
-        model.activation_checkpointing_enable({"use_reentrant": False})
-    else:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-
-
 def _with_adapters(model: Any, lora: Mapping[str, Any]) -> Any:
     known = {"r": None, "alpha": 16, "dropout": 0.0, "target_modules": "all-linear"}
     unknown = sorted(set(lora) - set(known))
     if unknown:
         raise ArgumentError(f"CausalLM.lora must hold {', '.join(known)} and nothing else, got {', '.join(unknown)}.")
-    chosen = known | dict(lora)
-    if chosen["r"] is None:
-        return model
-    try:
-        import peft
-    except ImportError as error:
-        raise needs_llm("model.lora.r", "peft") from error
-    try:
-        settings = peft.LoraConfig(
-            task_type="CAUSAL_LM",
-            r=chosen["r"],
-            lora_alpha=chosen["alpha"],
-            lora_dropout=chosen["dropout"],
-            target_modules=chosen["target_modules"],
-        )
-        return peft.get_peft_model(model, settings)
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(
-            f"model.lora must fit the model and PEFT, got {dict(lora)}: {_first_line(error)}"
-        ) from error
-
-
-def _transformers() -> Any:
-    try:
-        import transformers
-    except ImportError as error:
-        raise needs_llm("model=causal_lm", "transformers") from error
-    return transformers
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return language_models.with_lora(model, lora, known, "model.lora", "model.lora.r")

@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lightning_select.app.instruction_file import read_instructions
 from lightning_select.app.small_tasks import small_tasks
-from lightning_select.app.tokenizer import load_tokenizer, start_tokens
+from lightning_select.app.tokenizer import load_tokenizer
 from lightning_select.errors import ArgumentError, ConfigurationError
+from lightning_select.language_models import start_tokens
 
 __all__ = ["Collate", "Instructions"]
 

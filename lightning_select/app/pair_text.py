@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from lightning_select.app.tokenizer import start_tokens
+from lightning_select.language_models import start_tokens
 
 __all__ = ["PairCollate", "swapped", "tokenized"]
 

@@ -23,7 +23,7 @@ Deviations:
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -33,14 +33,17 @@ from lightning_select.rollouts.group_statistics import as_groups, counted
 from lightning_select.samplers.checks import between
 from lightning_select.types import Float, Shaped
 
-__all__ = ["SCALES", "advantages"]
+__all__ = ["SCALES", "Scale", "advantages"]
 
-SCALES = ("group", "batch", "none")
+Scale = Literal["group", "batch", "none"]
+"""What advantages are divided by: a standard deviation, or nothing."""
+
+SCALES = get_args(Scale)
 
 
 def advantages(
     rewards: Shaped[Tensor, "groups attempts"],
-    scale: Literal["group", "batch", "none"] = "group",
+    scale: Scale = "group",
     eps: float = 1e-4,
 ) -> Float[Tensor, "groups attempts"]:
     """Advantages of attempts; 0 for one that does not count, and for one that is alone in its group.

@@ -23,6 +23,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from lightning_select.compat import rank_zero_info, rank_zero_warn
+from lightning_select.rollouts.advantages import Scale
 from lightning_select.rollouts.counters import Counters
 from lightning_select.rollouts.evaluation import evaluate
 from lightning_select.rollouts.grpo_checks import (
@@ -44,7 +45,6 @@ from lightning_select.rollouts.reporting import log_round, show
 from lightning_select.rollouts.reward import Reward, Scorer
 from lightning_select.rollouts.rounds import Rounds
 from lightning_select.rollouts.screening import Screening
-from lightning_select.rollouts.training_rows import Scale
 from lightning_select.types import Int
 
 __all__ = ["GRPO"]

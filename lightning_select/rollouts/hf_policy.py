@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_select import language_models
 from lightning_select.errors import ArgumentError
 from lightning_select.rollouts import hf_loading, hf_text
 from lightning_select.rollouts.generation import (
@@ -70,7 +71,7 @@ class HFPolicy(nn.Module):
         if (name_or_path is None) == (architecture is None):
             got = "neither" if architecture is None else "both"
             raise ArgumentError(f"HFPolicy must be given one of name_or_path and architecture, got {got}.")
-        kind = hf_loading.floating(dtype)
+        kind = language_models.floating(dtype, "HFPolicy")
         if tokenizer is None or isinstance(tokenizer, str):
             tokenizer = hf_text.load_tokenizer(tokenizer or name_or_path)
         if chat and getattr(tokenizer, "chat_template", None) is None:
@@ -94,7 +95,7 @@ class HFPolicy(nn.Module):
         if kind is not None:
             model = model.to(kind)
         if gradient_checkpointing:
-            hf_loading.with_checkpointing(model)
+            language_models.with_checkpointing(model)
         self.model = hf_loading.with_adapters(model, lora or {})
         self._adapted = self.model is not model
         self.train()  # loaded models come in evaluation mode, and a Trainer leaves modes as they are

@@ -5,31 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lightning_select.errors import ArgumentError, ConfigurationError
+from lightning_select import language_models
+from lightning_select.errors import ArgumentError
 
-__all__ = [
-    "decoded",
-    "encoded",
-    "first_line",
-    "load_tokenizer",
-    "needs_llm",
-    "stop_tokens",
-    "transformers_package",
-]
+__all__ = ["decoded", "encoded", "load_tokenizer", "stop_tokens"]
 
 
 def load_tokenizer(name_or_path: str | None) -> Any:
     """The tokenizer of a folder or hub id; ``None`` is the bytes of a text and three special tokens (259 in all)."""
-    transformers = transformers_package()
-    if name_or_path is None:
-        return transformers.ByT5Tokenizer(extra_ids=0)
-    try:
-        return transformers.AutoTokenizer.from_pretrained(name_or_path)
-    except (OSError, ValueError) as error:
-        rule = "be a folder or a hub id of a tokenizer that transformers can load"
-        raise ConfigurationError(
-            f"HFPolicy.tokenizer must {rule}, got {name_or_path!r}: {first_line(error)}"
-        ) from error
+    return language_models.load_tokenizer(name_or_path, "HFPolicy.tokenizer", "HFPolicy")
 
 
 def encoded(tokenizer: Any, prompt: str, chat: bool) -> list[int]:
@@ -38,7 +22,7 @@ def encoded(tokenizer: Any, prompt: str, chat: bool) -> list[int]:
     A template of a chat writes its own start.
     """
     if not chat:
-        return [*_start(tokenizer), *_plain(tokenizer, prompt)]
+        return [*language_models.start_tokens(tokenizer), *_plain(tokenizer, prompt)]
     message = [{"role": "user", "content": prompt}]
     return _plain(tokenizer, tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
 
@@ -90,29 +74,3 @@ def _several(token: Any) -> list[int]:
 
 def _plain(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-
-def _start(tokenizer: Any) -> list[int]:
-    start = getattr(tokenizer, "bos_token_id", None)
-    if start is None:
-        return []
-    return [start] if tokenizer("a", verbose=False)["input_ids"][:1] == [start] else []
-
-
-def transformers_package() -> Any:
-    """The package, where it is installed."""
-    try:
-        import transformers
-    except ImportError as error:
-        raise needs_llm("HFPolicy", "transformers") from error
-    return transformers
-
-
-def needs_llm(what: str, package: str) -> ConfigurationError:
-    """What to tell someone who lacks a package of the extra."""
-    return ConfigurationError(f'{what} must have {package}, got none installed: pip install "lightning-select[llm]"')
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, without the advice below it."""
-    return next(iter(str(error).splitlines()), type(error).__name__)

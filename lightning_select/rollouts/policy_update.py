@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
 from lightning_select import distributed
 from lightning_select.errors import ArgumentError, NonFiniteScoreError
+from lightning_select.rollouts.advantages import SCALES, Scale
 from lightning_select.rollouts.counters import Counters
 from lightning_select.rollouts.groups import Group
 from lightning_select.rollouts.grpo_checks import check_counts, check_rates
 from lightning_select.rollouts.kl import kl
 from lightning_select.rollouts.losses.grpo import GRPOLoss
-from lightning_select.rollouts.training_rows import Micro, Scale, TrainingRows, minibatches
+from lightning_select.rollouts.training_rows import Micro, TrainingRows, minibatches
 from lightning_select.types import Float, Tensor
 
 __all__ = ["PolicyUpdate", "loss_for"]
@@ -36,8 +37,8 @@ class PolicyUpdate:
     def __post_init__(self) -> None:
         check_counts(inner_epochs=self.inner_epochs, minibatches=self.minibatches, micro_batch=self.micro_batch)
         check_rates(gradient_clip=self.gradient_clip)
-        if self.scale not in get_args(Scale):
-            raise ArgumentError(f"GRPO.scale must be one of {', '.join(get_args(Scale))}, got {self.scale!r}.")
+        if self.scale not in SCALES:
+            raise ArgumentError(f"GRPO.scale must be one of {', '.join(SCALES)}, got {self.scale!r}.")
 
     def __call__(self, module: Any, groups: Sequence[Group], counters: Counters) -> dict[str, float]:
         """Train on ``groups``, the same on every rank.

@@ -74,8 +74,7 @@ class Rounds:
             left = self._hand_over(tried, len(waiting), buffer)
             if not left or buffer.missing == 0:
                 break
-        untried = sum(distributed.gather_objects(len(waiting)))
-        buffer.counters.add(rounds=1, untried=untried)
+        buffer.counters.add(rounds=1, untried=left)
         return metric, shown
 
     def _hand_over(self, tried: Tried | None, waiting: int, buffer: RefillBuffer) -> int:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lightning_select.rollouts.advantages import advantages
+from lightning_select.rollouts.advantages import Scale, advantages
 from lightning_select.rollouts.groups import Group, as_matrix, join, trimmed
 from lightning_select.rollouts.losses.totals import Totals
 from lightning_select.rollouts.policy import Attempts
 from lightning_select.seeding import generator_at
 from lightning_select.types import Float
 
-__all__ = ["Micro", "Scale", "TrainingRows", "minibatches"]
-
-Scale = Literal["group", "batch", "none"]
-"""What advantages are divided by."""
+__all__ = ["Micro", "TrainingRows", "minibatches"]
 
 
 @dataclass(frozen=True)

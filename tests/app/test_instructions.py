@@ -14,8 +14,9 @@ import torch
 from lightning_select.app.instruction_file import read_instructions
 from lightning_select.app.instructions import Collate, Instructions
 from lightning_select.app.small_tasks import small_tasks
-from lightning_select.app.tokenizer import load_tokenizer, start_tokens
+from lightning_select.app.tokenizer import load_tokenizer
 from lightning_select.errors import ArgumentError, ConfigurationError
+from lightning_select.language_models import start_tokens
 
 ROWS = [{"instruction": f"Say {n}.", "input": "é{x}" * (n % 3), "output": "o" * (n + 1)} for n in range(10)]
 needs_transformers = pytest.mark.skipif("not __import__('importlib').util.find_spec('transformers')")
