@@ -12,9 +12,17 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.reports.browsing import missing
+
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """A line that nobody overlooks where pages were not opened in a browser."""
+    if missing():
+        terminalreporter.write_line(f"BROWSER TESTS SKIPPED: {missing()}", yellow=True, bold=True)
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig
 
-from lightning_select import BatchSelection, LossReweighting
+from lightning_select import BatchSelection, LossReweighting, SelectionReport
 from lightning_select.app.building import build_callbacks, instantiate
 from lightning_select.app.config_path import PRIMARY, app_folder, register_configs
 from lightning_select.app.hydra_versions import BASE
@@ -60,7 +60,7 @@ def test_every_config_says_what_it_is(file) -> None:
 def test_everyone_else_sees_only_names_that_are_ours() -> None:
     """Hydra shows these to every app on the machine, before what that app keeps in its ConfigStore."""
     assert {path.name for path in CONFIGS.iterdir()} == {"callbacks", "lightning_select", "rollouts", "sampler"}
-    assert [path.name for path in (CONFIGS / "callbacks").iterdir()] == ["selection"]
+    assert {path.name for path in (CONFIGS / "callbacks").iterdir()} == {"report", "selection"}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -76,6 +76,18 @@ def test_a_recipe_is_made_of_its_parts(composed, recipe) -> None:
         parts, made = RECIPES[recipe], [callback.weighting]
     assert [type(part).__module__.rpartition(".")[2] for part in made] == list(parts)
     assert callback.name == recipe
+
+
+def test_the_report_lists_every_argument(composed) -> None:
+    config = composed("+callbacks/report=selection_report").callbacks.report
+    parameters = inspect.signature(SelectionReport).parameters
+    assert set(config) == {"_target_", *parameters}
+    for name, parameter in parameters.items():
+        default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+        assert config[name] == default, name
+    (callback,) = build_callbacks(composed("+callbacks/report=selection_report", "callbacks.report.title=mine"))
+    assert isinstance(callback, SelectionReport)
+    assert callback.title == "mine"
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

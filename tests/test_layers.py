@@ -17,7 +17,7 @@ LAYERS = [
     {"errors", "types", "containers", "graphs"},
     {"batch", "schedule", "seeding", "looking", "json_rows", "language_models", "distributed", "compat"},
     {"signals", "protocols", "visits", "history", "keyed_history"},
-    {"scores", "selectors", "weightings", "samplers", "device_loader"},
+    {"scores", "selectors", "weightings", "samplers", "device_loader", "reports"},
     {"callbacks", "rollouts", "preferences"},
     {"__init__", "app", "hydra_plugin", "testing"},
 ]
@@ -26,11 +26,24 @@ ALLOWED = {  # what each layer may import from outside, beside the standard libr
     "compat": {"lightning", "pytorch_lightning", "lightning_utilities"},
     "graphs": {"torch_geometric"},
     "language_models": {"transformers", "peft"},
+    "reports": {"jinja2", "PIL", "markupsafe"},
     "rollouts": {"lightning", "transformers"},
     "preferences": {"lightning", "transformers"},
     "types": {"jaxtyping"},
     "hydra_plugin": {"hydra"},
-    "app": {"lightning", "hydra", "omegaconf", "torchmetrics", "sklearn", "matplotlib", "tqdm", "transformers", "peft"},
+    "app": {
+        "jinja2",
+        "markupsafe",
+        "lightning",
+        "hydra",
+        "omegaconf",
+        "torchmetrics",
+        "sklearn",
+        "matplotlib",
+        "tqdm",
+        "transformers",
+        "peft",
+    },
 }
 STANDARD = {"torch", "numpy", "lightning_select"}
 

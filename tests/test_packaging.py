@@ -95,7 +95,10 @@ def test_the_wheel_holds_the_package_the_configs_and_the_plugin(wheel) -> None:
     sources = {f.relative_to(ROOT).as_posix() for f in (ROOT / "lightning_select").rglob("*.py")}
     configs = {f"lightning_select/{f.relative_to(ROOT).as_posix()}" for f in (ROOT / "configs").rglob("*.yaml")}
     assert len(configs) > 20
-    expected = sources - {"lightning_select/hydra_plugin.py"} | configs
+    pages = (ROOT / "lightning_select").rglob("templates/*")
+    templates = {f.relative_to(ROOT).as_posix() for f in pages if f.is_file()}
+    assert templates
+    expected = sources - {"lightning_select/hydra_plugin.py"} | configs | templates
     expected |= {"hydra_plugins/lightning_select_plugin.py", "lightning_select/py.typed"}
     assert {name for name in names if ".dist-info/" not in name} == expected
     assert any(name.endswith("licenses/LICENSE") for name in names)

@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_select.callbacks.interception import Interception
 from lightning_select.callbacks.verdicts import Verdicts
 from lightning_select.compat import Callback, logs_at_this_step, rank_zero_info
-from lightning_select.errors import ArgumentError, ConfigurationError
+from lightning_select.errors import ArgumentError, ConfigurationError, TrainingStepContractError
 from lightning_select.schedule import Schedule
 from lightning_select.signals.base import Signals
 from lightning_select.types import Batch
@@ -138,6 +138,17 @@ class SelectionCallback(Callback):
 
     def hear(self, signals: Signals) -> None:
         """Be told the signals of the rows of the batch now in training."""
+
+    @property
+    def insists(self) -> bool:
+        """Must a step that cannot be read be an error, or can this callback do without?"""
+        return True
+
+    def cannot_hear(self, error: TrainingStepContractError) -> None:
+        """Be told why there are no signals; only one that does not insist is."""
+
+    def overhear(self, signals: Signals, scores: Tensor, index: Tensor) -> None:
+        """Be told what another callback saw of the candidate rows, their scores and which of them it took."""
 
     def acts_at(self, step: int) -> bool:
         """Is the method on at this step? Says so once when it is not."""

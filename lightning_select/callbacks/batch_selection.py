@@ -112,9 +112,7 @@ class BatchSelection(SelectionCallback):
         self._reference_state: Mapping[str, Any] = {}
         self._runner: StepRunner | None = None
         self._trainer: Any = None
-        self._sized = False
-        self._measured = False
-        self._advised = False
+        self._sized = self._measured = self._advised = False
         self._stopwatch = Stopwatch()
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -172,6 +170,8 @@ class BatchSelection(SelectionCallback):
                 name_of(selector), selection, scores, count, self._verdicts, with_replacement=selector.with_replacement
             )
             self._state = selection.state
+        if self.interception is not None:
+            self.interception.overheard(self, signals, scores, index)
         self._advise(rows, count, signals)
         if weights is not None and not self._trainer.lightning_module.automatic_optimization:
             raise manual_error(self._trainer.lightning_module, name_of(selector), "a selector without weights")

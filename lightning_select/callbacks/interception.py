@@ -13,16 +13,19 @@ methods on the instances that the Trainer uses, and takes every wrap off again a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lightning_select.callbacks.clock import Clock
+from lightning_select.callbacks.member import Member
 from lightning_select.callbacks.row_ids import RowIds
 from lightning_select.callbacks.weighing import WeighedStep
 from lightning_select.callbacks.wrap import Wrap
 from lightning_select.compat import count_training_loaders
-from lightning_select.errors import ConfigurationError
+from lightning_select.errors import ConfigurationError, TrainingStepContractError
 from lightning_select.samplers.base import OnlineSampler
 from lightning_select.samplers.ledger import Arrival
 from lightning_select.signals.base import Signals
@@ -31,28 +34,7 @@ from lightning_select.signals.probe import StepShape
 from lightning_select.signals.scoring import StepRunner
 from lightning_select.types import Batch
 
-__all__ = ["Interception", "Member"]
-
-
-@runtime_checkable
-class Member(Protocol):
-    """What an interception asks of a callback."""
-
-    def reshape(self, batch: Batch) -> tuple[Batch, Tensor | None, Tensor | None]:
-        """The batch to train on, the rows taken (``None``: all), and their weights (``None``: all alike)."""
-
-    def weighs(self) -> bool:
-        """Will this callback weigh the rows of the batch now in training?"""
-
-    def weigh(self, losses: Tensor | None) -> Tensor | None:
-        """Weights of the rows with these losses."""
-
-    @property
-    def wants(self) -> frozenset[str]:
-        """Signals of the training step that this callback wants to hear; none, and it hears nothing."""
-
-    def hear(self, signals: Signals) -> None:
-        """Be told the signals of the rows of the batch now in training."""
+__all__ = ["Interception"]
 
 
 class Interception:
@@ -61,6 +43,13 @@ class Interception:
     Args:
         trainer: The Trainer.
         module: The LightningModule that it fits.
+
+    Attributes:
+        offered: Row ids of the batch as it was loaded, where someone wants ids.
+        ids: Those of the rows that are left of it.
+        taken: Their positions in the batch as it was loaded; ``None``: all of them.
+        applied: Weights of the rows that were trained on; ``None``: all alike.
+        clock: Times the callbacks, where someone wants to know.
     """
 
     def __init__(self, trainer: Any, module: Any) -> None:
@@ -71,6 +60,10 @@ class Interception:
         self.step: Callable[..., Any] = module.training_step
         self._undo: list[Callable[[], None]] = []
         self.ids: Tensor | None = None
+        self.offered: Tensor | None = None
+        self.taken: Tensor | None = None
+        self.applied: Tensor | None = None
+        self.clock: Clock | None = None
         self._row_ids: RowIds | None = None
         self._loaders = 0
         self._weights: Tensor | None = None
@@ -100,6 +93,12 @@ class Interception:
         """Runs the module's own step without a trace."""
         return StepRunner(self.module, self.trainer, self.step, shapes=self.shapes, train_mode=train_mode, head=head)
 
+    def overheard(self, owner: Member, signals: Signals, scores: Tensor, index: Tensor) -> None:
+        """Tell all but ``owner`` what it saw of the candidate rows, and which of them it took."""
+        for member in self.members:
+            if member is not owner:
+                member.overhear(signals, scores, index)
+
     def want_ids(self, id_key: str | int | None) -> None:
         """Have `ids` hold the row ids of every batch.
 
@@ -122,6 +121,11 @@ class Interception:
     def arrival(self) -> Arrival | None:
         """What a sampler of ours noted of the rows of this batch when it drew them."""
         return None if self._row_ids is None else self._row_ids.arrival
+
+    @property
+    def dataset(self) -> Any:
+        """The training dataset, where its loader is listened to."""
+        return None if self._row_ids is None else self._row_ids.dataset
 
     @property
     def dataset_rows(self) -> int | None:
@@ -148,7 +152,7 @@ class Interception:
         batch = original(*args, **kwargs)
         if not self.trainer.training or batch is None:
             return batch
-        self._weights = None
+        self._weights = self.applied = None
         if self._row_ids is not None:
             device = self.trainer.strategy.root_device
             self._loaders = self._loaders or count_training_loaders(self.trainer)
@@ -157,9 +161,12 @@ class Interception:
             if isinstance(drawn, list):
                 drawn = torch.tensor(drawn, dtype=torch.float32)
             self._weights = None if drawn is None else drawn.to(device, torch.float32)
+        self.offered, self.taken = self.ids, None
         for member in self._in_order():
-            batch, index, weights = member.reshape(batch)
+            with nullcontext() if self.clock is None else self.clock.of(member):
+                batch, index, weights = member.reshape(batch)
             if index is not None:
+                self.taken = index if self.taken is None else self.taken[index]
                 self._weights = None if self._weights is None else self._weights[index]
                 self.ids = None if self.ids is None else self.ids[index]
             if weights is not None:
@@ -184,21 +191,33 @@ class Interception:
         idle = self._weights is None and not weighers and not listeners
         if idle or not torch.is_grad_enabled():
             return original(*args, **kwargs)
+        insisting = self._weights is not None or weighers or any(member.insists for member in listeners)
 
         def weigh(measure: Callable[[], Signals], rows: int) -> Tensor | None:
-            total = self._weights
-            if total is not None and total.shape[0] != rows:
-                raise contract_error(
-                    self.module, f"{rows} rows of its own making, where {total.shape[0]} were weighted"
-                )
-            signals = measure() if weighers or listeners else Signals()
+            return self._weights_of(measure, rows, weighers, listeners)
+
+        def excuse(error: TrainingStepContractError) -> None:
             for member in listeners:
-                member.hear(signals)
-            for member in weighers:
-                weights = member.weigh(signals.loss)
-                if weights is not None:
-                    total = weights if total is None else total * weights
-            return total
+                member.cannot_hear(error)
 
         needs = frozenset(name for member in listeners for name in member.wants if name != "loss")
-        return self._weighed(original, args, kwargs, weigh, needs, lenient=not weighers)
+        mildly = None if insisting else excuse
+        around = nullcontext(original) if self.clock is None else self.clock.around(original, weighers or listeners)
+        with around as step:
+            return self._weighed(step, args, kwargs, weigh, needs, lenient=not weighers, excuse=mildly)
+
+    def _weights_of(
+        self, measure: Callable[[], Signals], rows: int, weighers: list[Member], listeners: list[Member]
+    ) -> Tensor | None:
+        total = self._weights
+        if total is not None and total.shape[0] != rows:
+            raise contract_error(self.module, f"{rows} rows of its own making, where {total.shape[0]} were weighted")
+        signals = measure() if weighers or listeners else Signals()
+        for member in listeners:
+            member.hear(signals)
+        for member in weighers:
+            weights = member.weigh(signals.loss)
+            if weights is not None:
+                total = weights if total is None else total * weights
+        self.applied = total
+        return total

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from lightning_select.compat import sized_len
 from lightning_select.device_loader import DeviceLoader
 from lightning_select.errors import ConfigurationError, RowIdError
 from lightning_select.samplers.base import OnlineSampler
@@ -34,13 +35,15 @@ class RowIds:
         id_key: Key, attribute or position of the ids in the batch; ``None`` listens to the loader's batch sampler.
 
     Attributes:
-        dataset_rows: Length of the training dataset, where its loader is listened to.
+        dataset: The training dataset, where its loader is listened to.
+        dataset_rows: Its length.
         needed: Has anyone asked for the ids? A sampler that learns nothing only counts what arrives.
         arrival: What a sampler of ours noted of the rows that arrived last when it drew them.
     """
 
     def __init__(self, id_key: str | int | None = None) -> None:
         self.id_key = id_key
+        self.dataset: Any = None
         self.dataset_rows: int | None = None
         self.needed = False
         self.arrival: Arrival | None = None
@@ -61,6 +64,7 @@ class RowIds:
             return None
         if isinstance(batches, _Listening):  # left behind by a fit that was torn down by nobody
             batches = batches.inner
+        self._know(loader)
         if self.id_key is not None and self._sampler is None:
             return None
         self._listening = False
@@ -74,7 +78,6 @@ class RowIds:
             self._reason = "the loader hands out batches in another order than it draws them (in_order=False)"
         else:
             self._listening = True
-            self.dataset_rows = loader.rows if isinstance(loader, DeviceLoader) else len(loader.dataset)  # type: ignore[arg-type]
             vars(loader)["batch_sampler"] = _Listening(batches, self._drawn, stateful=self._sampler is None)
             return lambda: vars(loader).update(batch_sampler=batches)
         return None
@@ -115,6 +118,10 @@ class RowIds:
             f"Row ids must be one per row, got {len(ids)} drawn for a batch of {rows} rows: the dataset or "
             "the collate function adds or drops rows. Put the ids into the batch and name them: id_key='index'."
         )
+
+    def _know(self, loader: Any) -> None:
+        self.dataset = getattr(loader, "dataset", None)
+        self.dataset_rows = loader.rows if isinstance(loader, DeviceLoader) else sized_len(self.dataset)
 
     def _named(self, batch: Batch, rows: int) -> Int[Tensor, "rows"]:
         try:

@@ -30,6 +30,9 @@ Measure = Callable[[], Signals]
 Weigh = Callable[[Measure, int], "Float[Tensor, 'rows'] | None"]
 """From a function that measures the rows, and their number, to the weights (``None``: all alike)."""
 
+Excuse = Callable[[TrainingStepContractError], None]
+"""Is told why a step cannot be read row by row."""
+
 
 class WeighedStep:
     """Runs a training step and weighs its rows before the backward pass starts.
@@ -55,13 +58,15 @@ class WeighedStep:
         needs: frozenset[str] = frozenset(),
         *,
         lenient: bool = False,
+        excuse: Excuse | None = None,
     ) -> Any:
         """What ``step`` returns; its backward pass will be weighted. ``needs`` names signals wanted beside the loss.
 
-        With ``lenient`` a step that skips its very first batch is none to complain of.
+        With ``lenient`` a step that skips its very first batch is none to complain of. ``excuse`` is told why a step
+        cannot be read, where nobody insists; the step then runs as if nobody had asked.
 
         Raises:
-            TrainingStepContractError: The step cannot be read row by row.
+            TrainingStepContractError: The step cannot be read row by row, and there is no ``excuse``.
         """
         batch = args[0] if args else next(iter(kwargs.values()))
         batch_idx = args[1] if len(args) > 1 else kwargs.get("batch_idx")
@@ -69,7 +74,13 @@ class WeighedStep:
         # The step may take its batch apart (`batch.pop("labels")`), and may have to be run on it again.
         again = batch if type(batch) in (tuple, list, Tensor) else shallow_copy(batch)
         if not self._ask_module and not self._runner.is_ready(rows):
-            readable = self._is_readable(batch, batch_idx, lenient)
+            try:
+                readable = self._is_readable(batch, batch_idx, lenient)
+            except TrainingStepContractError as error:
+                if excuse is None:
+                    raise
+                excuse(error)
+                readable = None
             if readable is None:
                 return step(*args, **kwargs)
             self._ask_module, self._uncompiled = not readable, not self._runner.runs_compiled(again, batch_idx)
@@ -78,6 +89,26 @@ class WeighedStep:
             output = step(*args, **kwargs)
         if output is None:
             return None  # the module skips this batch, and Lightning says so
+        try:
+            return self._weigh_output(output, capture, batch, again, batch_idx, rows, weigh, needs)
+        except TrainingStepContractError as error:
+            if excuse is None:
+                raise
+            excuse(error)
+            return output
+
+    def _weigh_output(
+        self,
+        output: Any,
+        capture: Capture,
+        batch: Any,
+        again: Any,
+        batch_idx: int | None,
+        rows: int,
+        weigh: Weigh,
+        needs: frozenset[str],
+    ) -> Any:
+        """What the step returned, with gates in its graph that weigh the rows. ``again`` is the batch as it was."""
         loss, losses = parse_output(self._module, output, rows)
         if losses is not None:
             return self._weigh_returned(output, loss, losses, weigh)

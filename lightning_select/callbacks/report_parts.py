@@ -1,0 +1,119 @@
+"""Put together what a report shows, from what was noted and what the Trainer tells."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lightning_select.callbacks.base import SelectionCallback
+from lightning_select.callbacks.batch_selection import BatchSelection
+from lightning_select.callbacks.choice import name_of
+from lightning_select.callbacks.loss_reweighting import LossReweighting
+from lightning_select.reports.likely_mislabelled import likely_mislabelled
+from lightning_select.reports.report_data import Cost, ReportData
+from lightning_select.reports.row_table import RowTable
+from lightning_select.reports.writing import write_report
+from lightning_select.signals.generators import Generators
+
+__all__ = ["gather_report", "table_of"]
+
+_HANDED_OVER = (
+    "Seconds of selection are those in which the host handed the work over; what the device took for scoring is logged "
+    "as scoring_seconds."
+)
+
+
+def gather_report(report: Any, trainer: Any, module: Any) -> Path:
+    """Write the page of a report and return where it is; whatever the dataset draws at random is put back."""
+    table = table_of(report)
+    if trainer.strategy.root_device.type != "cpu":
+        report.note(_HANDED_OVER)
+    data = ReportData(
+        title=report.title,
+        facts=_facts(trainer, module, table),
+        notices=tuple(report.notices),
+        table=table,
+        timeline=report.noting.snapshots.timeline(),
+        suspects=likely_mislabelled(table),
+        cost=_cost(report, trainer),
+        show=report.show or _from(report.interception),
+    )
+    with Generators().kept(trainer.strategy.root_device):
+        return write_report(report.place, data)
+
+
+def table_of(report: Any) -> RowTable:
+    """The record of a report, with the groups that the user gave."""
+    groups = report.groups
+    if groups is None or isinstance(groups, str):
+        return report.noting.record.table(report.class_names)
+    numbers, names = _numbered(groups)
+    return dataclasses.replace(report.noting.record.table(report.class_names, names), group=numbers)
+
+
+def _numbered(groups: Sequence[Any]) -> tuple[np.ndarray[Any, np.dtype[np.int64]], tuple[str, ...]]:
+    values = np.asarray(groups)
+    if values.dtype.kind in "iu":
+        return values.astype(np.int64), ()
+    names, numbers = np.unique(values.astype(str), return_inverse=True)
+    return numbers.astype(np.int64).reshape(-1), tuple(map(str, names))
+
+
+def _facts(trainer: Any, module: Any, table: RowTable) -> tuple[tuple[str, str], ...]:
+    ours = [one for one in trainer.callbacks if isinstance(one, SelectionCallback) and not one.standing_by]
+    methods = [told for one in ours if (told := _method(one))]
+    return (
+        ("Module", type(module).__name__),
+        ("Rows of the dataset", f"{table.rows:,}"),
+        ("Selection", "; ".join(methods) or "none: every row of every batch was trained on alike"),
+        ("Steps", f"{trainer.global_step:,}"),
+        ("Epochs", f"{trainer.current_epoch}"),
+        ("Ranks", f"{trainer.world_size}"),
+        ("Device", trainer.strategy.root_device.type),
+        ("Date", datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")),
+        ("Versions", f"lightning-select {_own_version()}, torch {torch.__version__}"),
+    )
+
+
+def _own_version() -> str:
+    try:
+        return version("lightning-select")
+    except PackageNotFoundError:
+        return "from its source tree"
+
+
+def _method(callback: SelectionCallback) -> str:
+    if isinstance(callback, BatchSelection):
+        return f"{name_of(callback.score)} with {name_of(callback.selector)}, keep={callback.keep}"
+    if isinstance(callback, LossReweighting):
+        return f"weights by {name_of(callback.weighting)}"
+    sampler = getattr(callback, "sampler", None)
+    return "" if sampler is None else f"rows drawn by {sampler.owner}"
+
+
+def _cost(report: Any, trainer: Any) -> Cost:
+    spent = {one: seconds for one, seconds in report.clock.seconds.items() if one is not report}
+    return Cost(
+        seconds=report.seconds,
+        selection_seconds=sum(spent.values()),
+        report_seconds=report.clock.seconds.get(report, 0.0),
+        steps=trainer.global_step,
+        offered=report.noting.offered,
+        trained=report.noting.trained,
+    )
+
+
+def _from(interception: Any) -> Callable[[int], Any]:
+    dataset: Any = getattr(interception, "dataset", None)
+
+    def show(row: int) -> Any:
+        return dataset[row]
+
+    return show

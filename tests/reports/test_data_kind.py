@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import numpy as np
+
+from lightning_select.reports.data_kind import data_kind
+from lightning_select.reports.decision_table import DECISIONS, decide
+from lightning_select.reports.likely_mislabelled import likely_mislabelled
+from lightning_select.reports.row_record import RowRecord
+from tests.reports.test_likely_mislabelled import table
+
+
+def periods(rows: int, count: int) -> dict[str, object]:
+    return {"chosen_in": np.ones((rows, count), np.uint8)}
+
+
+def made(rows: int, count: int, **columns: object):
+    import dataclasses
+
+    found = table(rows, offered=[1] * rows, **columns)
+    names = tuple(f"epoch {number + 1}" for number in range(count))
+    return dataclasses.replace(found, chosen_in=np.ones((rows, count), np.uint8), periods=names)
+
+
+def test_shares_by_hand() -> None:
+    # Learnt early and kept; learnt early and once forgotten; learnt late; not learnt; seen once; never read.
+    known = made(
+        6,
+        10,
+        learnt_at=[1, 1, 2, -1, 0, -1],
+        forgettings=[0, 1, 0, 3, 0, 0],
+        visits=[10, 10, 10, 10, 1, 0],
+        label=[0, 0, 0, 0, 1, 1],
+    )
+    kind = data_kind(known, None)
+    assert kind.rows == 6
+    assert kind.early == 2
+    assert kind.redundant_share == 1 / 5
+    assert kind.unlearnt_share == 1 / 5
+    assert kind.imbalance == 2.0
+    assert kind.wrong_share is None
+
+
+def test_two_periods_say_nothing_of_redundancy() -> None:
+    assert data_kind(made(2, 2, visits=[2, 2], learnt_at=[0, 0]), None).redundant_share is None
+
+
+def test_nothing_known_nothing_said() -> None:
+    kind = data_kind(RowRecord(3).table(), None)
+    assert (kind.rows, kind.wrong_share, kind.redundant_share, kind.unlearnt_share, kind.imbalance) == (
+        *(0, None, None, None),
+        None,
+    )
+    assert decide(kind) == [DECISIONS[-1]]
+
+
+def test_losses_alone_tell_no_wrong_labels() -> None:
+    known = made(3, 3, loss=[1.0, 2.0, 3.0])
+    assert data_kind(known, likely_mislabelled(known)).wrong_share is None
+
+
+def test_each_kind_has_its_line() -> None:
+    import dataclasses
+
+    plain = data_kind(RowRecord(3).table(), None)
+    noisy = dataclasses.replace(plain, wrong_share=0.1, imbalance=50.0)
+    assert [one.when for one in decide(noisy)] == ["wrong labels"]
+    rare = dataclasses.replace(plain, wrong_share=0.0, imbalance=50.0, redundant_share=0.9)
+    assert [one.when for one in decide(rare)] == ["redundant rows", "rare classes, right labels"]
+    for decision in DECISIONS:
+        assert decision.reason
