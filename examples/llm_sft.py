@@ -3,13 +3,11 @@
     python examples/llm_sft.py                                           # offline, on a CPU, in under a minute
     python examples/llm_sft.py --model Qwen/Qwen2.5-0.5B --data my.jsonl # any folder or hub id of a causal model
 
-Without ``--model`` the weights are random, and the figures mean nothing: what UDS ranks by is what a model has learnt.
-Needs: pip install "lightning-select[llm]"
+Needs: pip install "lightning-select[llm]". Random weights, as without ``--model``, have nothing that UDS could rank by.
 """
 
-from __future__ import annotations
-
 import argparse
+from collections.abc import Sequence
 
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
@@ -48,14 +46,13 @@ def small_model(vocabulary: int) -> torch.nn.Module:
     return AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **sizes, **tokens))
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="folder or hub id; without, a small one with random weights")
     parser.add_argument("--data", help="JSON lines with instruction, input, output; without, small bundled tasks")
     parser.add_argument("--keep", type=float, default=0.25, help="share of every batch to train on; 1 is all of it")
     parser.add_argument("--epochs", type=int, default=10)
-    chosen = parser.parse_args()
-
+    chosen = parser.parse_args(arguments)
     seed_everything(0, verbose=False)
     data = Instructions(chosen.data, chosen.model, batch_size=32)
     pretrained = chosen.model is not None
@@ -68,17 +65,14 @@ def main() -> None:
         accelerator="auto" if pretrained else "cpu",
         accumulate_grad_batches=2,
         log_every_n_steps=5,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
         callbacks=[BatchSelection(NuclearNorm(), Diverse(), keep=chosen.keep)],
+        **dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False),
     )
     trainer.fit(module, datamodule=data)
+    found = trainer.callback_metrics
     told = ("batch_selection/score_kept", "batch_selection/score_dropped", "train/loss", "val/loss")
-    values = [
-        f"{name} {float(trainer.callback_metrics[name]):.4g}" for name in told if name in trainer.callback_metrics
-    ]
-    print(f"{trainer.global_step} steps; {', '.join(values)}")
+    values = ", ".join(f"{name} {float(found[name]):.4g}" for name in told if name in found)
+    print(f"{trainer.global_step} steps; {values}")
 
 
 if __name__ == "__main__":
