@@ -51,6 +51,9 @@ def check_settings(config: DictConfig) -> None:
     _check(
         "compare.target", settings.target, settings.target is None or _is_number(settings.target), "null or a number"
     )
+    _check("compare.mode", settings.mode, settings.mode in ("max", "min"), "max or min")
+    for name in ("equal_cost", "stop_worse"):
+        _check(f"compare.{name}", settings[name], isinstance(settings[name], bool), "true or false")
     for name in ("metric", "final_metric"):
         _check(f"compare.{name}", settings[name], isinstance(settings[name], str), "the name of a metric")
 

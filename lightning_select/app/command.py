@@ -14,6 +14,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from lightning_select.app.audit import audit
 from lightning_select.app.checks import check_settings, digits_notice
 from lightning_select.app.compare import compare
 from lightning_select.app.config_path import PRIMARY, app_folder, register_configs
@@ -22,11 +23,12 @@ from lightning_select.app.fit import fit
 from lightning_select.app.hints import explain, missing_groups
 from lightning_select.app.hydra_versions import BASE
 from lightning_select.app.methods import GROUP
+from lightning_select.app.sweep import join_jobs, settle_folder
 from lightning_select.errors import ConfigurationError, SelectionError
 
 __all__ = ["main"]
 
-_TASKS = {"fit": fit, "compare": compare}
+_TASKS = {"fit": fit, "compare": compare, "audit": audit}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Hydra overrides and flags; ``None`` takes those of the command line.
     """
-    arguments = _prepared(sys.argv[1:] if arguments is None else arguments)
+    arguments, sweep = settle_folder(_prepared(sys.argv[1:] if arguments is None else arguments))
     started: list[bool] = []
     notices: list[str] = []
 
@@ -60,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if stop.code and any(notices):  # once more, below what the module made of such batches
                 complain(f"hint: {notices[-1]}")
             raise
+        finally:
+            if sweep is not None and sweep.is_dir():
+                join_jobs(sweep)
 
 
 def _check(config: DictConfig, arguments: Sequence[str]) -> None:

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from tqdm import tqdm
 
 from lightning_select.app.batch_size import settle_batch_size
 from lightning_select.app.budget import budget_in_steps
 from lightning_select.app.checks import is_seed
 from lightning_select.app.console import hush, say
+from lightning_select.app.equal_cost import is_baseline, missing_baselines, plan_baseline
+from lightning_select.app.fairness import check_overrides, unfairness
 from lightning_select.app.methods import ROLLOUTS, SAMPLER, UNIFORM, Method, compose_method, list_recipes, read_methods
-from lightning_select.app.plot import plot_curves
-from lightning_select.app.recorder import MissingMetricError, Point
-from lightning_select.app.runs import Run, RunLog, write_csv
-from lightning_select.app.summary import alike, outcomes_of, summarise, target_of
-from lightning_select.app.table import format_table
-from lightning_select.app.training import train_one
-from lightning_select.app.verdict import verdict
+from lightning_select.app.progress import Progress, is_shared, progress_of
+from lightning_select.app.recorder import MissingMetricError
+from lightning_select.app.reporting import Settings, report
+from lightning_select.app.resuming import comparison_folder, finished_runs, note_settings
+from lightning_select.app.runs import Run, RunLog
+from lightning_select.app.stopping import hopeless
+from lightning_select.app.training import run_folder, train_one
 from lightning_select.errors import ConfigurationError
 
 __all__ = ["compare"]
@@ -33,53 +32,115 @@ __all__ = ["compare"]
 
 def compare(config: DictConfig) -> None:
     """Train every method on every seed, and report whatever finished, even when interrupted."""
-    if config.compare.mode not in ("max", "min"):
-        raise ConfigurationError(f"compare.mode must be max or min, got {config.compare.mode!r}.")
-    entries = OmegaConf.to_container(config.methods, resolve=True) if OmegaConf.is_config(config.methods) else None
-    known = [list_recipes(), list_recipes(SAMPLER), list_recipes(ROLLOUTS)]
-    methods = read_methods(config.methods if entries is None else entries, *known)
-    seeds = _seeds(config)
-    uniform = compose_method(Method(UNIFORM, ()), seeds[0], None)
-    key, notice = settle_batch_size(uniform)
-    for method in methods:  # what is wrong with a config shows before anything is trained
-        try:
-            compose_method(method, seeds[0], key)
-        except HydraException as error:
-            raise ConfigurationError(f"methods must fit the config, got {method}: {error}") from error
-    budget = {} if key is None else budget_in_steps(uniform)
-    if notice:
-        say(notice)
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    log = RunLog(folder)
-    runs: list[Run] = []
+    comparison = _Comparison(config)
     try:
-        with hush(), tqdm(total=len(methods) * len(seeds), unit="run", dynamic_ncols=True) as bar:
-            for seed in seeds:
-                for method in methods:
-                    attempt = functools.partial(_train, method, seed, key, budget, config, _reporter(bar, method, seed))
-                    run = _attempt(attempt, method, seed, folder, first=all(run.error for run in runs))
-                    log.add(run)
-                    runs.append(run)
-                    bar.update()
+        with hush(), progress_of(comparison.planned) as bar:
+            comparison.train(bar)
     finally:
-        if runs:
-            _report(runs, config, folder)
+        if comparison.runs:
+            report(comparison.runs, comparison.settings, comparison.folder)
+    runs = comparison.runs
     if all(run.error for run in runs):
         raise ConfigurationError(
             f"task=compare must have a run that finishes, got {len(runs)} that failed, the first with "
-            f"{runs[0].error.rstrip('.')}. The whole story: {folder / 'errors.txt'}"
+            f"{runs[0].error.rstrip('.')}. The whole story: {comparison.folder / 'errors.txt'}"
         )
 
 
-def _train(
-    method: Method,
-    seed: int,
-    key: str | None,
-    budget: Mapping[str, Any],
-    config: DictConfig,
-    report: Callable[[Point], None],
-) -> Run:
-    return train_one(compose_method(method, seed, key), method.name, seed, budget, report)
+class _Comparison:
+    """One comparison: what it is to train, and the runs so far."""
+
+    def __init__(self, config: DictConfig) -> None:
+        self.config = config
+        self.seeds = _seeds(config)
+        self.methods = _methods(config)
+        uniform = compose_method(_UNIFORM, self.seeds[0], None)
+        self.key, notice = settle_batch_size(uniform)
+        uniform = compose_method(_UNIFORM, self.seeds[0], self.key)
+        configs = {}
+        for method in self.methods:  # what is wrong with a config shows before anything is trained
+            try:
+                configs[method.name] = compose_method(method, self.seeds[0], self.key)
+            except HydraException as error:
+                raise ConfigurationError(f"methods must fit the config, got {method}: {error}") from error
+            check_overrides(method.name, configs[method.name], uniform, self.key)
+        # Who draws the rows by a sampler has an order of its own.
+        self.own_order = {name for name, one in configs.items() if OmegaConf.select(one, "sampler._target_")}
+        self.budget = {} if self.key is None else budget_in_steps(uniform)
+        if notice:
+            say(notice)
+        if is_shared() and config.threads is None:
+            say("Notice: jobs that run side by side take each other's cores; threads=1 keeps each of them to one.")
+        self.folder = comparison_folder(config)
+        note_settings(self.folder, config, configs)
+        self.runs = finished_runs(self.folder)
+        self.log = RunLog(self.folder, self.runs)
+        self.settings = Settings(config.compare.metric, config.compare.mode, config.compare.target)
+
+    @property
+    def planned(self) -> int:
+        """Runs to train, as far as is known yet: what uniform at equal cost is to cost shows later."""
+        had = {(run.method, run.seed) for run in self.runs}
+        return sum((method.name, seed) not in had for method in self.methods for seed in self.seeds)
+
+    def train(self, bar: Progress) -> None:
+        """Train what is missing, seed by seed."""
+        for seed in self.seeds:
+            stopped = self._stopped()
+            for method in self.methods:
+                if method.name in stopped:
+                    bar.skip()
+                elif not self._has(method.name, seed):
+                    self._train(method, seed, self.budget, bar)
+            if self.config.compare.equal_cost:
+                missing = missing_baselines(self.runs, seed)
+                bar.expect(len(missing))
+                for name, run, uniform in missing:
+                    at_seed = compose_method(_UNIFORM, seed, self.key)
+                    self._train(*self._planned_baseline(name, run, uniform, at_seed), bar)
+
+    def _planned_baseline(
+        self, name: str, run: Run, uniform: Run, config: DictConfig
+    ) -> tuple[Method, int, Mapping[str, Any]]:
+        method, budget = plan_baseline(name, run, uniform, config)
+        return method, run.seed, budget
+
+    def _stopped(self) -> dict[str, int]:
+        """Methods that get no more seeds, where the config asks for that."""
+        if not self.config.compare.stop_worse or not self.runs:
+            return {}
+        stopped = hopeless(self.runs, self.settings)
+        notes = {name: f"stopped after {count} seeds: clearly worse (99 %)" for name, count in stopped.items()}
+        self.settings = Settings(self.settings.metric, self.settings.mode, self.settings.target, notes)
+        return stopped
+
+    def _has(self, name: str, seed: int) -> bool:
+        return any((run.method, run.seed) == (name, seed) for run in self.runs)
+
+    def _train(self, method: Method, seed: int, budget: Mapping[str, Any], bar: Progress) -> None:
+        """One run; what it came to is on the disk when this returns."""
+        tell = bar.start(method.name, seed)
+
+        def attempt() -> Run:
+            config = compose_method(method, seed, self.key)
+            run = train_one(config, method.name, seed, budget, tell, run_folder(self.folder, method.name, seed))
+            return self._checked(run)
+
+        run = _attempt(attempt, method, seed, self.folder, first=all(run.error for run in self.runs))
+        self.log.add(run)
+        self.runs.append(run)
+        bar.finish(run)
+
+    def _checked(self, run: Run) -> Run:
+        """The run, or the reason why it cannot be compared with that of uniform on the same seed."""
+        uniform = next((one for one in self.runs if (one.method, one.seed) == (UNIFORM, run.seed)), None)
+        if uniform is None or uniform.error or is_baseline(run.method):
+            return run
+        reason = unfairness(run, uniform, own_order=run.method in self.own_order)
+        return Run(run.method, run.seed, error=f"unfair: {reason}") if reason else run
+
+
+_UNIFORM = Method(UNIFORM, ())
 
 
 def _attempt(train: Callable[[], Run], method: Method, seed: int, folder: Path, *, first: bool) -> Run:
@@ -91,7 +152,8 @@ def _attempt(train: Callable[[], Run], method: Method, seed: int, folder: Path, 
     try:
         return train()
     except Exception as error:  # whatever a method, a module or Hydra may raise
-        with (folder / "errors.txt").open("a", encoding="utf-8") as handle:
+        # Where even this cannot be written the line of the run cannot either, which is told in a sentence.
+        with contextlib.suppress(OSError), (folder / "errors.txt").open("a", encoding="utf-8") as handle:
             handle.write(f"{method.name}, seed {seed}:\n{traceback.format_exc()}\n")
         if first and isinstance(error, MissingMetricError):
             raise
@@ -99,32 +161,15 @@ def _attempt(train: Callable[[], Run], method: Method, seed: int, folder: Path, 
         return Run(method.name, seed, error=f"{type(error).__name__}: {line}")
 
 
-def _report(runs: Sequence[Run], config: DictConfig, folder: Path) -> None:
-    """Table, files and verdict."""
-    settings = config.compare
-    higher = settings.mode == "max"
-    runs, final_metric = alike(runs, settings.metric)
-    target = target_of(runs, settings.target, higher=higher)
-    lines = summarise(runs, target, higher=higher)
-    names = {"metric": settings.metric, "final_metric": final_metric}
-    say("\n" + format_table(lines, target=target, **names))
-    write_csv(folder / "table.csv", [asdict(line) | names | {"target": target} for line in lines])
-    if plot_curves(runs, folder / "compare.png", metric=settings.metric, target=target):
-        say(f"\nCurves: {folder / 'compare.png'}")
-    else:
-        say("\nNo plot: it takes matplotlib and a finished run.")
-    say(f"Numbers: {folder / 'table.csv'}, runs.csv and curves.csv beside it")
-    say(verdict(outcomes_of(runs, target, higher=higher), target=target, higher=higher, **names))
-
-
-def _reporter(bar: Any, method: Method, seed: int) -> Callable[[Point], None]:
-    """Shows on the bar where the run stands."""
-    bar.set_description(f"{method.name}, seed {seed}")
-
-    def report(point: Point) -> None:
-        bar.set_postfix_str(f"step {point.step}, {point.value:.3f}")
-
-    return report
+def _methods(config: DictConfig) -> list[Method]:
+    """The methods, uniform first, because the others are measured by it."""
+    entries = OmegaConf.to_container(config.methods, resolve=True) if OmegaConf.is_config(config.methods) else None
+    known = [list_recipes(), list_recipes(SAMPLER), list_recipes(ROLLOUTS)]
+    methods = read_methods(config.methods if entries is None else entries, *known)
+    reserved = [method.name for method in methods if is_baseline(method.name)]
+    if reserved:
+        raise ConfigurationError(f"methods must not be called like uniform at equal cost, got {reserved[0]!r}.")
+    return sorted(methods, key=lambda method: method.name != UNIFORM)
 
 
 def _seeds(config: DictConfig) -> list[int]:

@@ -82,8 +82,11 @@ def compose_method(method: Method, seed: int, batch_size_key: str | None) -> Dic
     if any(_key(override) == GROUP for override in overrides):
         raise ConfigurationError(f"{GROUP} must not be set with task=compare, which sets it to each of `methods`.")
     replaced = {_key(override) for override in method.overrides} | {"seed"}
+    # A key that the command line had to add (+model.width=64) is as new to the method that sets it.
+    added = {_key(override) for override in overrides if override.startswith("+") and "/" not in _key(override)}
+    own = [f"++{one}" if _key(one) in added and one[0] not in "+~" else one for one in method.overrides]
     overrides = [override for override in overrides if _key(override) not in replaced]
-    config = compose(state.job.config_name, overrides=[*overrides, f"seed={seed}", *method.overrides])
+    config = compose(state.job.config_name, overrides=[*overrides, f"seed={seed}", *own])
     if batch_size_key is not None:
         size = batch_size_of(config, batch_size_key)
         with open_dict(config):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_select.app.counting import RowCount
+from lightning_select.app.counting import BACKWARD, RowCount
 from lightning_select.batch import count_rows
 from lightning_select.callbacks.loss_reweighting import LossReweighting
 from lightning_select.compat import Callback
@@ -33,12 +33,19 @@ class Point:
         samples: Rows that went through a forward pass so far, those of scoring and of reference models included.
         seconds: Time so far, with scoring and reference models, without evaluations.
         value: The metric.
+        trained: Rows so far whose forward pass was followed by a backward pass, those of reference models included.
     """
 
     step: int
     samples: int
     seconds: float
     value: float
+    trained: int = 0
+
+    @property
+    def cost(self) -> int:
+        """Forward passes of a row so far, a backward pass counted as two of them."""
+        return self.samples + BACKWARD * self.trained
 
 
 class Recorder(Callback):
@@ -53,6 +60,7 @@ class Recorder(Callback):
     Attributes:
         points: The curve.
         seconds: Time of training, without evaluations.
+        batches: Batches of the training loader so far.
     """
 
     def __init__(
@@ -60,6 +68,7 @@ class Recorder(Callback):
     ) -> None:
         self.points: list[Point] = []
         self.seconds = 0.0
+        self.batches = 0
         self._metric = metric
         self._count = count
         self._flag_key = flag_key
@@ -103,7 +112,7 @@ class Recorder(Callback):
                 logged_metric(trainer, self._metric, "compare.metric", "validation")
         else:
             value = logged_metric(trainer, self._metric, "compare.metric", "validation")
-            point = Point(trainer.global_step, self._count.rows, self.seconds, value)
+            point = Point(trainer.global_step, self._count.rows, self.seconds, value, self._count.trained)
             self.points.append(point)
             if self._report is not None:
                 self._report(point)
@@ -115,6 +124,7 @@ class Recorder(Callback):
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Count the rows that were kept."""
+        self.batches += 1
         self._trained += count_rows(batch)
         self._old_weights = self._weights_of(trainer)
 

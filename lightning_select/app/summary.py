@@ -19,17 +19,25 @@ _SMOOTHED = 3
 
 @dataclass(frozen=True)
 class Outcome:
-    """What counts of one run.
+    """What counts of one run. What it took to reach the target is infinite where it never was.
 
     Attributes:
         final: The final metric.
-        steps: Optimiser steps to the target; infinite where it was never reached.
-        samples: Rows through the model to the target; infinite likewise.
+        steps: Optimiser steps to the target.
+        samples: Rows through the model to the target.
+        cost: Forward passes of a row to the target, a backward pass counted as two.
+        seconds: Time to the target, evaluations not counted.
+        early: Was the target reached by the first evaluation, so that it may have been much earlier?
+        spent: Cost of the whole run.
     """
 
     final: float
     steps: float
     samples: float
+    cost: float
+    seconds: float
+    early: bool = False
+    spent: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,8 @@ class Summary:
         reached: Runs that reached the target.
         rows_per_step: Mean number of rows that a step learnt from.
         flagged_share: Mean share of rows with wrong labels in what was trained on.
+        cost: Mean number of forward passes of a row, a backward pass counted as two.
+        relative_cost: The same as a multiple of uniform's on the same seeds.
         seconds: Mean time of training.
     """
 
@@ -60,6 +70,8 @@ class Summary:
     reached: int
     rows_per_step: float | None
     flagged_share: float | None
+    cost: float | None
+    relative_cost: float | None
     seconds: float | None
 
 
@@ -85,14 +97,27 @@ def target_of(runs: Iterable[Run], fixed: float | None, *, higher: bool) -> floa
     return end - 0.05 * abs(end) if higher else end + 0.05 * abs(end)
 
 
-def reached(points: Sequence[Point], target: float, *, higher: bool) -> Point | None:
-    """The first evaluation at which the mean of it and the two before is as good as the target."""
+def reached(points: Sequence[Point], target: float, *, higher: bool) -> tuple[float, float, float, float] | None:
+    """Steps, samples, cost and seconds where the curve crosses the target.
+
+    The curve is the mean over an evaluation and the two before it, and straight between evaluations: otherwise methods
+    that cross within one interval between evaluations would look alike on every seed, and their ratio certain.
+    """
+    before: tuple[float, Point] | None = None
     for position, point in enumerate(points):
-        recent = [near.value for near in points[max(0, position + 1 - _SMOOTHED) : position + 1]]
-        mean = statistics.fmean(recent)
+        mean = statistics.fmean(near.value for near in points[max(0, position + 1 - _SMOOTHED) : position + 1])
         if (mean >= target) if higher else (mean <= target):
-            return point
+            share = 1.0 if before is None else (target - before[0]) / (mean - before[0])
+            last = point if before is None else before[1]
+            ends = zip(_axes(last), _axes(point), strict=True)
+            steps, samples, cost, seconds = (low + share * (high - low) for low, high in ends)
+            return steps, samples, cost, seconds
+        before = (mean, point)
     return None
+
+
+def _axes(point: Point) -> tuple[float, float, float, float]:
+    return float(point.step), float(point.samples), float(point.cost), point.seconds
 
 
 def outcomes_of(runs: Iterable[Run], target: float | None, *, higher: bool) -> dict[str, dict[int, Outcome]]:
@@ -102,15 +127,16 @@ def outcomes_of(runs: Iterable[Run], target: float | None, *, higher: bool) -> d
         of_method = outcomes.setdefault(run.method, {})
         if run.error or run.final is None:
             continue
-        point = None if target is None else reached(run.points, target, higher=higher)
-        steps, samples = (math.inf, math.inf) if point is None else (float(point.step), float(point.samples))
-        of_method[run.seed] = Outcome(run.final, steps, samples)
+        took = None if target is None else reached(run.points, target, higher=higher)
+        early = took is not None and took[0] == run.points[0].step
+        of_method[run.seed] = Outcome(run.final, *(took or (math.inf,) * 4), early=early, spent=run.cost)
     return outcomes
 
 
 def summarise(runs: Sequence[Run], target: float | None, *, higher: bool) -> list[Summary]:
     """One line per method, in order of appearance."""
     outcomes = outcomes_of(runs, target, higher=higher)
+    uniform = {run.seed: run.cost for run in runs if run.method == UNIFORM and not run.error and run.cost}
     lines = []
     for method, of_method in outcomes.items():
         done = [run for run in runs if run.method == method and run.seed in of_method]
@@ -128,6 +154,8 @@ def summarise(runs: Sequence[Run], target: float | None, *, higher: bool) -> lis
                 reached=sum(math.isfinite(one.steps) for one in of_method.values()),
                 rows_per_step=_mean([run.rows_per_step for run in done]),
                 flagged_share=_mean(flagged),
+                cost=_mean([run.cost for run in done]),
+                relative_cost=_mean([run.cost / uniform[run.seed] for run in done if run.seed in uniform]),
                 seconds=_mean([run.seconds for run in done]),
             )
         )

@@ -1,43 +1,73 @@
-"""The table of a comparison, for the terminal."""
+"""The table of a comparison, for the terminal and for its page."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from lightning_select.app.judgement import Judgement
 from lightning_select.app.summary import Summary
 
-__all__ = ["format_table"]
+__all__ = ["cells_of", "format_table", "heads_of"]
 
 
-def format_table(lines: Sequence[Summary], *, metric: str, final_metric: str, target: float | None) -> str:
-    """One line per method: mean and standard deviation over seeds, medians of what it took to reach the target."""
+def heads_of(*, metric: str, final_metric: str, target: float | None) -> list[str]:
+    """Headings of the columns."""
     goal = "target" if target is None else f"{metric} {target:.3g}"
-    head = ["method", final_metric, f"steps to {goal}", f"samples to {goal}", "rows/step", "flipped kept", "seconds"]
-    cells = [head, *(_cells(line) for line in lines)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    rows = [
-        "  ".join(_aligned(text, width, column) for column, (text, width) in _columns(row, widths)) for row in cells
-    ]
-    rows.insert(1, "-" * len(rows[0]))
-    notes = [f"{line.method} failed in {_runs(len(line.failed))}: {line.failed[0]}" for line in lines if line.failed]
-    return "\n".join(row.rstrip() for row in [*rows, *notes])
+    numbers = [final_metric, f"steps to {goal}", f"samples to {goal}", "rows/step", "flipped kept", "cost", "seconds"]
+    return ["method", *numbers, "at equal steps", "at equal cost"]
 
 
-def _cells(line: Summary) -> list[str]:
+def cells_of(line: Summary, judgement: Judgement | None) -> list[str]:
+    """One line of the table: mean and standard deviation over seeds, medians of what it took to reach the target."""
     if not line.runs:
-        return [line.method, "failed", *["-"] * 5]
+        return [line.method, "failed" if line.failed else "-", *["-"] * 8]
     spread = "" if line.final_sd is None else f" ± {line.final_sd:.4f}"
-    share = "-" if line.flagged_share is None else f"{line.flagged_share:.1%}"
+    words = ["-", "-"]
+    if judgement is not None:
+        words = ["-" if judgement.equal_steps is None else judgement.equal_steps.verdict]
+        words.append("-" if judgement.equal_cost is None else judgement.verdict)
     return [
         line.method,
         f"{line.final_mean:.4f}{spread}",
         _to_target(line.steps_to_target, line),
         _to_target(line.samples_to_target, line),
         f"{line.rows_per_step:.1f}",
-        share,
+        "-" if line.flagged_share is None else f"{line.flagged_share:.1%}",
+        "-" if line.relative_cost is None else f"{line.relative_cost:.2f}x",
         f"{line.seconds:.1f}",
+        *words,
     ]
+
+
+def format_table(
+    lines: Sequence[Summary],
+    judgements: Sequence[Judgement],
+    notes: Mapping[str, str],
+    *,
+    metric: str,
+    final_metric: str,
+    target: float | None,
+) -> str:
+    """The table as text.
+
+    Args:
+        lines: One per method.
+        judgements: What is said about the methods.
+        notes: Something more about some of them, to be told below.
+        metric: Name of the metric of the curves.
+        final_metric: Name of the metric after training.
+        target: Value of ``metric`` that was to be reached.
+    """
+    judged = {one.method: one for one in judgements}
+    cells = [heads_of(metric=metric, final_metric=final_metric, target=target)]
+    cells += [cells_of(line, judged.get(line.method)) for line in lines]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    rows = ["  ".join(_aligned(row[column], widths[column], column) for column in range(len(row))) for row in cells]
+    rows.insert(1, "-" * len(rows[0]))
+    told = [f"{line.method} failed in {_runs(len(line.failed))}: {line.failed[0]}" for line in lines if line.failed]
+    told += [f"{method} {note}" for method, note in notes.items()]
+    return "\n".join(row.rstrip() for row in [*rows, *told])
 
 
 def _to_target(median: float | None, line: Summary) -> str:
@@ -46,10 +76,6 @@ def _to_target(median: float | None, line: Summary) -> str:
         return "-"
     partly = f" ({line.reached}/{line.runs})" if 0 < line.reached < line.runs else ""
     return f"{median:,.0f}{partly}" if math.isfinite(median) else f"never{partly}"
-
-
-def _columns(row: Sequence[str], widths: Sequence[int]) -> list[tuple[int, tuple[str, int]]]:
-    return list(enumerate(zip(row, widths, strict=True)))
 
 
 def _aligned(text: str, width: int, column: int) -> str:

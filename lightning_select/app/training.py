@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,12 +15,13 @@ from torch.utils.data import DataLoader
 
 from lightning_select.app.building import build_callbacks, build_data, build_model, build_trainer
 from lightning_select.app.counting import counted_rows
+from lightning_select.app.fairness import Fingerprint
 from lightning_select.app.fit import defines, has_test
 from lightning_select.app.recorder import Point, Recorder, logged_metric
 from lightning_select.app.runs import Run
 from lightning_select.errors import ConfigurationError
 
-__all__ = ["train_one"]
+__all__ = ["run_folder", "train_one"]
 
 _QUIET = {
     "logger": False,
@@ -35,6 +38,7 @@ def train_one(
     seed: int,
     budget: Mapping[str, Any],
     report: Callable[[Point], None] | None = None,
+    folder: Path | None = None,
 ) -> Run:
     """Train and test one method on one seed.
 
@@ -46,6 +50,7 @@ def train_one(
         seed: The seed.
         budget: Arguments of the Trainer that replace those of the config.
         report: Is told of every evaluation.
+        folder: Root folder of the Trainer, where callbacks of the user's may write; ``None`` leaves it to the config.
 
     Raises:
         ConfigurationError: The Trainer would use several processes, or validation logs no such metric.
@@ -56,12 +61,14 @@ def train_one(
     seed_everything(seed, workers=True, verbose=False)
     model = build_model(config)
     callbacks = build_callbacks(config)
-    _pin_order(data if defines(data, "train_dataloader") else model, seed)
+    fingerprint = Fingerprint(seed)
+    _pin_order(data if defines(data, "train_dataloader") else model, seed, fingerprint)
     references = [getattr(getattr(callback, "score", None), "reference", None) for callback in callbacks]
     modules = [model, *(reference for reference in references if isinstance(reference, torch.nn.Module))]
     with counted_rows(*(type(module) for module in modules)) as count:
         recorder = Recorder(settings.metric, count, settings.flag_key, report)
-        trainer = build_trainer(config, [recorder, *callbacks], {**_QUIET, **budget})
+        place = {} if folder is None else {"default_root_dir": str(folder)}
+        trainer = build_trainer(config, [recorder, *callbacks, fingerprint], {**_QUIET, **budget, **place})
         if trainer.world_size != 1:
             raise ConfigurationError(f"task=compare must train on one device, got {trainer.world_size}.")
         trainer.fit(model, datamodule=data)
@@ -78,15 +85,26 @@ def train_one(
         final=final,
         final_metric=final_metric,
         steps=trainer.global_step,
+        batches=recorder.batches,
         samples=count.rows,
+        trained=count.trained,
         seconds=recorder.seconds,
         rows_per_step=recorder.rows_per_step(trainer.global_step),
         flagged_share=recorder.flagged_share,
+        train_rows=fingerprint.train_rows,
+        drawn=" ".join(map(str, fingerprint.drawn)),
+        validated=fingerprint.validated,
         points=tuple(recorder.points),
     )
 
 
-def _pin_order(owner: Any, seed: int) -> None:
+def run_folder(folder: Path, method: str, seed: int) -> Path:
+    """Folder for what callbacks of one run write, such as a report on the rows."""
+    name = re.sub(r"[^\w.=-]+", "_", method).strip("_")
+    return folder / "reports" / f"{name}-{seed}"
+
+
+def _pin_order(owner: Any, seed: int, fingerprint: Fingerprint) -> None:
     """Draw the order of rows from a generator of its own, so that a method which draws numbers does not change it."""
     make = owner.train_dataloader
 
@@ -97,6 +115,7 @@ def _pin_order(owner: Any, seed: int) -> None:
             for holder in (loader, loader.sampler):
                 if getattr(holder, "generator", seed) is None:
                     vars(holder)["generator"] = torch.Generator().manual_seed(seed)
+        fingerprint.watch(loader)
         return loader
 
     vars(owner)["train_dataloader"] = train_dataloader

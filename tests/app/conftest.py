@@ -36,6 +36,7 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pat
     tiny.ROWS_SEEN.clear()
     tiny.NOTES.clear()
     tiny.SAMPLERS.clear()
+    tiny.LENGTHS.clear()
 
     def run(*arguments: str, folder: str = "out") -> Path:
         quiet = ("hydra/job_logging=none", "hydra/hydra_logging=none", f"hydra.run.dir={tmp_path / folder}")

@@ -12,7 +12,7 @@ EPOCHS = ("trainer.max_epochs=1", "trainer.max_steps=-1", "trainer.val_check_int
 
 def compare(launch, data: str, *overrides: str) -> list[tuple[float, int]]:
     """Rows per step and steps of uniform and of a method that keeps half."""
-    methods = ("task=compare", f"methods=[uniform,{HALVED}]", "seeds=1")
+    methods = ("task=compare", f"methods=[uniform,{HALVED}]", "seeds=1", "compare.equal_cost=false")
     folder = launch(*OVERRIDES, f"data._target_=tests.app.tiny.{data}", *methods, *overrides)
     return [(float(run["rows_per_step"]), int(run["steps"])) for run in read_csv(folder / "runs.csv")]
 

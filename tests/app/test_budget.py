@@ -52,7 +52,8 @@ def test_methods_with_larger_batches_take_as_many_steps(launch_tiny) -> None:
     tenth = "{max_loss:{callbacks.selection.keep:0.125}}"
     epochs = ["trainer.max_epochs=2", "trainer.max_steps=-1", "trainer.val_check_interval=1.0"]
     folder = launch_tiny(
-        *("task=compare", f"methods=[uniform,{tenth}]", "seeds=1", *epochs, "trainer.check_val_every_n_epoch=1")
+        *("task=compare", f"methods=[uniform,{tenth}]", "seeds=1", *epochs, "trainer.check_val_every_n_epoch=1"),
+        "compare.equal_cost=false",
     )
     runs = read_csv(folder / "runs.csv")
     assert [(run["steps"], float(run["rows_per_step"])) for run in runs] == [(str(2 * BATCHES), 8.0)] * 2

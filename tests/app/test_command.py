@@ -74,7 +74,7 @@ def test_threads_are_as_before_afterwards(launch_tiny) -> None:
 @pytest.mark.parametrize(
     ("argument", "told"),
     [
-        ("task=fitt", "task must be one of fit, compare, got 'fitt'"),
+        ("task=fitt", "task must be one of fit, compare, audit, got 'fitt'"),
         ("model=own", r"model must have a _target_, the class to build, got none\. Try model\._target_=my\.Module"),
         ("data=own", "data must have a _target_"),
         ("+callbacks.x.y=1", r"callbacks\.x must have a _target_, the class to build, got \['y'\]"),
@@ -140,7 +140,7 @@ def test_a_key_outside_of_any_class_is_not_told_of_the_plus(capsys, monkeypatch)
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["task=fitt"], "lightning-select: error: task must be one of fit, compare, got 'fitt'.\n"),
+        (["task=fitt"], "lightning-select: error: task must be one of fit, compare, audit, got 'fitt'.\n"),
         (
             ["data.noise=1.5"],
             "lightning-select: error: Digits.noise must be in [0, 1], got 1.5.\n",
@@ -162,7 +162,7 @@ def test_errors_of_our_own_are_a_sentence_in_a_sweep_too(capsys, monkeypatch, tm
     with pytest.raises(SystemExit, match="1"):
         main(["-m", "task=fitt,fits", f"hydra.sweep.dir={tmp_path}"])
     told = capsys.readouterr()
-    assert "lightning-select: error: task must be one of fit, compare, got 'fitt'." in told.err
+    assert "lightning-select: error: task must be one of fit, compare, audit, got 'fitt'." in told.err
     assert "Traceback" not in told.err
     assert "task=fits" in told.out  # the first job does not end the sweep
 

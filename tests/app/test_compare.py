@@ -17,6 +17,7 @@ RECIPES = [
     *("balanced_difficulty", "divbs", "dynamic_loss", "el2n", "focal", "grad_norm", "importance_sampling", "max_loss"),
     *("rho_loss", "selective_backprop", "self_paced", "uds", "uncertainty"),
 ]
+EQUAL_STEPS = "compare.equal_cost=false"
 NOTE = "+callbacks.note._target_=tests.app.tiny.Note"
 
 
@@ -28,7 +29,8 @@ def _weighting(name: str) -> str:
 
 
 def test_every_recipe_trains_and_is_reported(launch_tiny, capsys) -> None:
-    folder = launch_tiny("task=compare", f"methods=[uniform,{','.join(RECIPES)}]", "seeds=1", "compare.target=0.3")
+    methods = f"methods=[uniform,{','.join(RECIPES)}]"
+    folder = launch_tiny("task=compare", methods, "seeds=1", "compare.target=0.3", EQUAL_STEPS)
     told = capsys.readouterr()
     lines = told.out.splitlines()
     assert [line.split()[0] for line in lines[3 : 4 + len(RECIPES)]] == ["uniform", *RECIPES]
@@ -56,7 +58,7 @@ def test_samples_are_the_rows_that_the_steps_were_run_on(launch_tiny) -> None:
 
 def test_samples_of_a_selection_by_hand(launch_tiny) -> None:
     halved = "{max_loss:{callbacks.selection.keep:0.5}}"
-    folder = launch_tiny("task=compare", f"methods=[uniform,{halved}]", "seeds=1")
+    folder = launch_tiny("task=compare", f"methods=[uniform,{halved}]", "seeds=1", EQUAL_STEPS)
     uniform, selection = (int(run["samples"]) for run in read_csv(folder / "runs.csv"))
     assert uniform == 6 * 8
     assert selection == 6 * (16 + 8) + (2 + 16 + 16)  # candidates and kept rows; the probe of the first batch
@@ -64,14 +66,17 @@ def test_samples_of_a_selection_by_hand(launch_tiny) -> None:
 
 def test_all_draw_the_same_batches_where_no_key_is_given(launch_tiny) -> None:
     halved = "{max_loss:{callbacks.selection.keep:0.5}}"
-    folder = launch_tiny("task=compare", f"methods=[uniform,{halved}]", "seeds=1", "compare.batch_size_key=null")
+    folder = launch_tiny(
+        "task=compare", f"methods=[uniform,{halved}]", "seeds=1", "compare.batch_size_key=null", EQUAL_STEPS
+    )
     assert [float(run["rows_per_step"]) for run in read_csv(folder / "runs.csv")] == [8.0, 4.0]
 
 
 def test_methods_share_initial_weights_and_order_of_rows(launch_tiny) -> None:
     """Although one of them draws from the global generator in every step, and dropout does too."""
     launch_tiny(
-        "task=compare", f"methods=[uniform,dynamic_loss,{_weighting('Drawn')}]", "seeds=2", "trainer.max_steps=15", NOTE
+        *("task=compare", f"methods=[uniform,dynamic_loss,{_weighting('Drawn')}]", "seeds=2", "trainer.max_steps=15"),
+        *(NOTE, EQUAL_STEPS),
     )
     first, second = tiny.NOTES[:3], tiny.NOTES[3:]
     assert first[0] == first[1] == first[2]
@@ -82,10 +87,10 @@ def test_methods_share_initial_weights_and_order_of_rows(launch_tiny) -> None:
 
 def test_a_crash_costs_only_its_own_runs(launch_tiny, capsys) -> None:
     crash = "{crash:['callbacks/selection=none','+callbacks.crash._target_=tests.app.tiny.Crash']}"
-    folder = launch_tiny("task=compare", f"methods=[uniform,{crash},max_loss]", "seeds=2", "compare.target=0.1")
+    folder = launch_tiny("task=compare", f"methods=[uniform,{crash},max_loss]", "seeds=2", EQUAL_STEPS)
     told = capsys.readouterr().out
     assert "crash failed in 2 runs: RuntimeError: it went wrong\n" in told
-    assert "Verdict (2 paired seeds, 95 % intervals): " in told
+    assert "Verdict (2 paired seeds, 95 % intervals, not adjusted for the number of methods): " in told
     assert "; crash finished no run." in told
     errors = [run["error"] for run in read_csv(folder / "runs.csv")]
     assert errors == ["", "RuntimeError: it went wrong", ""] * 2
@@ -94,7 +99,7 @@ def test_a_crash_costs_only_its_own_runs(launch_tiny, capsys) -> None:
 
 def test_weights_count_in_the_share_of_wrong_labels(launch_tiny) -> None:
     """Rows 0 and 1 of each batch have the weights 1 and 3 (here of 4, brought to mean one); others have none."""
-    folder = launch_tiny("task=compare", f"methods=[uniform,{_weighting('FirstTwo')}]", "seeds=1", NOTE)
+    folder = launch_tiny("task=compare", f"methods=[uniform,{_weighting('FirstTwo')}]", "seeds=1", NOTE, EQUAL_STEPS)
     uniform, weighted = (float(run["flagged_share"]) for run in read_csv(folder / "runs.csv"))
     steps = tiny.NOTES[0][1:]
     assert uniform == pytest.approx(sum(row % 4 == 0 for ids in steps for row in ids) / (6 * 8))
@@ -246,7 +251,10 @@ def test_a_single_name_needs_no_list(launch_tiny) -> None:
     assert [run["method"] for run in read_csv(folder / "runs.csv")] == ["uniform"]
 
 
-def test_a_folder_holds_one_comparison(launch_tiny) -> None:
-    launch_tiny("task=compare", "methods=[uniform]", "seeds=1")
-    with pytest.raises(ConfigurationError, match=r"hydra\.run\.dir must be a new folder"):
+def test_a_folder_of_runs_of_unknown_origin_is_left_alone(launch_tiny) -> None:
+    folder = launch_tiny("task=compare", "methods=[uniform]", "seeds=1")
+    (folder / "comparison.json").unlink()
+    before = (folder / "runs.csv").read_bytes()
+    with pytest.raises(ConfigurationError, match=r"hydra\.run\.dir must be a new folder, got .* holds runs\.csv"):
         launch_tiny("task=compare", "methods=[uniform]", "seeds=1")
+    assert (folder / "runs.csv").read_bytes() == before

@@ -56,3 +56,14 @@ def test_classes_are_as_before_afterwards() -> None:
     with counted_rows(Grandchild, Base, Child):
         assert vars(Child) != before[1]
     assert [dict(vars(kind)) for kind in (Base, Child, Grandchild)] == before
+
+
+def test_a_pass_that_records_gradients_is_followed_by_a_backward_pass() -> None:
+    module = Child()
+    with counted_rows(Child) as count:
+        module.training_step(BATCH, 0)
+        with torch.no_grad():
+            module.selection_step(BATCH)
+        with torch.inference_mode():
+            module.training_step(BATCH, 0)
+    assert (count.rows, count.trained, count.cost) == (15, 5, 15 + 2 * 5)

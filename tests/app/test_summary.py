@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from lightning_select.app.judgement import judge
 from lightning_select.app.recorder import Point
 from lightning_select.app.runs import Run
 from lightning_select.app.summary import alike, outcomes_of, reached, summarise, target_of
@@ -15,7 +16,13 @@ def curve(*values: float) -> tuple[Point, ...]:
 
 
 def run(method: str, seed: int, *values: float, **kwargs) -> Run:
-    settings = {"final": values[-1], "points": curve(*values), "rows_per_step": 8.0, "seconds": 2.0} | kwargs
+    settings = {
+        "final": values[-1],
+        "points": curve(*values),
+        "samples": 100,
+        "rows_per_step": 8.0,
+        "seconds": 2.0,
+    } | kwargs
     return Run(method, seed, **settings)
 
 
@@ -25,17 +32,30 @@ def run(method: str, seed: int, *values: float, **kwargs) -> Run:
         ([0.9, 0.9, 0.9], 10),
         ([0.1, 0.95, 0.2, 0.1], None),  # one lucky evaluation is not enough
         ([0.6, 0.9, 0.9, 0.9], 30),  # mean of .6, .9, .9 is .8
+        ([0.5, 0.7, 1.2, 1.2], 25),  # means .5, .6, .8; the target is .7
         ([0.1, 0.2, 0.3], None),
         ([], None),
     ],
 )
-def test_the_target_is_reached_by_the_mean_of_three_evaluations(values, step) -> None:
-    point = reached(curve(*values), 0.8 - 1e-9, higher=True)
-    assert (None if point is None else point.step) == step
+def test_the_target_is_reached_where_the_mean_of_three_evaluations_crosses_it(values, step) -> None:
+    target = 0.7 if step == 25 else 0.8
+    took = reached(curve(*values), target - 1e-9, higher=True)
+    if step is None:
+        assert took is None
+    else:
+        assert took == pytest.approx((step, 10 * step, 10 * step, step / 10))
 
 
 def test_the_target_may_be_a_low_value() -> None:
-    assert reached(curve(3.0, 1.0, 0.4, 0.3), 0.6, higher=False).step == 40
+    """The means are 3, 2, 1.4667 and .5667."""
+    steps, *_ = reached(curve(3.0, 1.0, 0.4, 0.3), 0.6, higher=False)
+    assert steps == pytest.approx(30 + 10 * (4.4 / 3 - 0.6) / (4.4 / 3 - 1.7 / 3))
+
+
+def test_who_is_there_at_the_first_evaluation_may_have_been_earlier() -> None:
+    runs = [run("uniform", 0, 0.9, 0.9), run("uniform", 1, 0.7, 0.9), run("uniform", 2, 0.1)]
+    early = [outcome.early for outcome in outcomes_of(runs, 0.8, higher=True)["uniform"].values()]
+    assert early == [True, False, False]
 
 
 @pytest.mark.parametrize(("higher", "target"), [(True, 0.76), (False, 0.84)])
@@ -90,7 +110,7 @@ def test_the_numbers_of_a_line() -> None:
     assert (line.runs, line.reached, line.failed) == (3, 2, ("RuntimeError: no",))
     assert line.final_mean == pytest.approx(0.8)
     assert line.final_sd == pytest.approx(0.1)
-    assert (line.steps_to_target, line.samples_to_target) == (40, 400)  # of 10, 40 and never
+    assert (line.steps_to_target, line.samples_to_target) == pytest.approx((115 / 3, 1150 / 3))  # 10, that and never
     assert line.flagged_share == pytest.approx(0.2)
     assert (line.rows_per_step, line.seconds) == (8.0, 2.0)
 
@@ -107,19 +127,27 @@ def test_the_table() -> None:
         *(run("uds", seed, 0.1) for seed in range(3)),
         Run("broken", 0, error="RuntimeError: no"),
     ]
-    told = format_table(summarise(runs, 0.8, higher=True), metric="val/acc", final_metric="test/acc", target=0.8)
+    outcomes = outcomes_of(runs, 0.8, higher=True)
+    partners = {"rho": dict.fromkeys(range(3), "uniform"), "uds": dict.fromkeys(range(3), "uniform (cost of uds)")}
+    judgements = judge(outcomes, partners, target=0.8, higher=True)
+    names = {"metric": "val/acc", "final_metric": "test/acc", "target": 0.8}
+    notes = {"uds": "stopped after 3 seeds"}
+    told = format_table(summarise(runs, 0.8, higher=True), judgements, notes, **names)
     cells = [line.split("  ") for line in told.splitlines()]
     rows = {line[0]: [cell.strip() for cell in line[1:] if cell] for line in cells}
     assert rows["method"] == [
-        *("test/acc", "steps to val/acc 0.8", "samples to val/acc 0.8", "rows/step", "flipped kept", "seconds")
+        *("test/acc", "steps to val/acc 0.8", "samples to val/acc 0.8", "rows/step", "flipped kept", "cost", "seconds"),
+        *("at equal steps", "at equal cost"),
     ]
-    assert rows["uniform"] == ["0.9000 ± 0.1000", "10", "100", "8.0", "20.0%", "2.0"]
-    assert rows["rho"] == ["0.6333 ± 0.4619", "10 (2/3)", "100 (2/3)", "8.0", "-", "2.0"]
-    assert rows["uds"] == ["0.1000 ± 0.0000", "never", "never", "8.0", "-", "2.0"]
-    assert rows["broken"] == ["failed", "-", "-", "-", "-", "-"]
-    assert told.splitlines()[-1] == "broken failed in 1 run: RuntimeError: no"
+    assert rows["uniform"] == ["0.9000 ± 0.1000", "10", "100", "8.0", "20.0%", "1.00x", "2.0", "-", "-"]
+    assert rows["rho"][:4] == ["0.6333 ± 0.4619", "10 (2/3)", "100 (2/3)", "8.0"]
+    assert rows["rho"][4:] == ["-", "1.00x", "2.0", "no evidence", "no evidence"]
+    assert rows["uds"] == ["0.1000 ± 0.0000", "never", "never", "8.0", "-", "1.00x", "2.0", "hurts", "-"]
+    assert rows["broken"] == ["failed", *["-"] * 8]
+    assert told.splitlines()[-2:] == ["broken failed in 1 run: RuntimeError: no", "uds stopped after 3 seeds"]
 
 
 def test_without_a_target_the_columns_stay_empty() -> None:
-    told = format_table(summarise([run("rho", 0, 0.9)], None, higher=True), metric="m", final_metric="f", target=None)
-    assert told.splitlines()[2].split() == ["rho", "0.9000", "-", "-", "8.0", "-", "2.0"]
+    names = {"metric": "m", "final_metric": "f", "target": None}
+    told = format_table(summarise([run("rho", 0, 0.9)], None, higher=True), [], {}, **names)
+    assert told.splitlines()[2].split() == ["rho", "0.9000", "-", "-", "8.0", "-", "-", "2.0", "-", "-"]

@@ -178,3 +178,45 @@ class FirstTwo:
 
     def __call__(self, losses: Tensor) -> Tensor:
         return torch.tensor([1.0, 3.0] + [0.0] * (len(losses) - 2))
+
+
+LENGTHS: list[int] = []
+"""Lengths of the schedules of `Scheduled`."""
+
+
+class Scheduled(Module):
+    """Its learning rate falls to zero over a length that its config names."""
+
+    def __init__(self, lr: float = 0.05, length: int = 1) -> None:
+        super().__init__(lr)
+        self.length = length
+
+    def configure_optimizers(self) -> Any:
+        LENGTHS.append(self.length)
+        optimizer = torch.optim.SGD(self.parameters(), lr=self.lr)
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, total_iters=self.length)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class Own(Module):
+    """Brings data of its own when it is told to."""
+
+    def __init__(self, lr: float = 0.05, validate: int = 1, rows: int = ROWS, shuffle: bool = True) -> None:
+        super().__init__(lr)
+        self.validate, self.rows, self.shuffle = validate, rows, shuffle
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(Points(self.rows, 0), 8, shuffle=self.shuffle, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(Points(32, self.validate), 32)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(Points(32, 2), 32)
+
+
+class Brief(pl.Callback):
+    """Ends the training early."""
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        trainer.should_stop = trainer.global_step == 3
