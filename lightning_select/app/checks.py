@@ -52,6 +52,8 @@ def check_settings(config: DictConfig) -> None:
         "compare.target", settings.target, settings.target is None or _is_number(settings.target), "null or a number"
     )
     _check("compare.mode", settings.mode, settings.mode in ("max", "min"), "max or min")
+    reports = settings.reports
+    _check("compare.reports", reports, _is_whole(reports) and reports >= 0, "a number of seeds, 0 or more")
     for name in ("equal_cost", "stop_worse"):
         _check(f"compare.{name}", settings[name], isinstance(settings[name], bool), "true or false")
     for name in ("metric", "final_metric"):

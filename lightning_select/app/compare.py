@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,7 +26,8 @@ from lightning_select.app.resuming import comparison_folder, finished_runs, note
 from lightning_select.app.runs import Run, RunLog
 from lightning_select.app.stopping import hopeless
 from lightning_select.app.training import run_folder, train_one
-from lightning_select.errors import ConfigurationError
+from lightning_select.callbacks.selection_report import SelectionReport
+from lightning_select.errors import ConfigurationError, RowIdError
 
 __all__ = ["compare"]
 
@@ -123,8 +125,17 @@ class _Comparison:
 
         def attempt() -> Run:
             config = compose_method(method, seed, self.key)
-            run = train_one(config, method.name, seed, budget, tell, run_folder(self.folder, method.name, seed))
-            return self._checked(run)
+            folder = run_folder(self.folder, method.name, seed)
+            train = functools.partial(train_one, config, method.name, seed, budget, tell, folder)
+            if seed not in self.seeds[: self.config.compare.reports]:
+                return self._checked(train())
+            try:
+                return self._checked(train(on_rows=True))
+            except (RowIdError, ConfigurationError) as error:  # data that no report can be made of: at the first batch
+                if not isinstance(error, RowIdError) and SelectionReport.__name__ not in str(error):
+                    raise
+                say(f"Notice: no report on the rows of {method.name}: {error}")
+                return self._checked(train())
 
         run = _attempt(attempt, method, seed, self.folder, first=all(run.error for run in self.runs))
         self.log.add(run)

@@ -56,6 +56,7 @@ class Recorder(Callback):
         count: Rows so far.
         flag_key: Entry of a batch that marks rows; their share in what was trained on is `flagged_share`.
         report: Is told of every point.
+        apart: Seconds so far that are no part of training, such as those of a report on the rows.
 
     Attributes:
         points: The curve.
@@ -64,7 +65,12 @@ class Recorder(Callback):
     """
 
     def __init__(
-        self, metric: str, count: RowCount, flag_key: str | None, report: Callable[[Point], None] | None = None
+        self,
+        metric: str,
+        count: RowCount,
+        flag_key: str | None,
+        report: Callable[[Point], None] | None = None,
+        apart: Callable[[], float] = float,
     ) -> None:
         self.points: list[Point] = []
         self.seconds = 0.0
@@ -73,7 +79,8 @@ class Recorder(Callback):
         self._count = count
         self._flag_key = flag_key
         self._report = report
-        self._started = 0.0
+        self._apart = apart
+        self._started = self._apart_before = 0.0
         self._trained = 0
         self._flagged: Tensor | None = None
         self._weight: Tensor | None = None
@@ -148,7 +155,9 @@ class Recorder(Callback):
     def _stop(self, device: torch.device) -> None:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        self.seconds += time.perf_counter() - self._started
+        apart = self._apart()
+        self.seconds += time.perf_counter() - self._started - (apart - self._apart_before)
+        self._apart_before = apart
 
 
 def logged_metric(trainer: Any, name: str, key: str, stage: str) -> float:

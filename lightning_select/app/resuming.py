@@ -24,7 +24,7 @@ COMPARISON = "comparison.json"
 """What a comparison is trained with."""
 
 _FREE = ("seed", "seeds", "methods", "task", "threads")
-_FREE_SETTINGS = ("target", "equal_cost", "stop_worse", "resume")
+_FREE_SETTINGS = ("target", "equal_cost", "stop_worse", "resume", "reports")
 """What may change: more seeds or methods, and how the runs are looked at."""
 
 

@@ -19,6 +19,7 @@ from lightning_select.app.fairness import Fingerprint
 from lightning_select.app.fit import defines, has_test
 from lightning_select.app.recorder import Point, Recorder, logged_metric
 from lightning_select.app.runs import Run
+from lightning_select.callbacks.selection_report import SelectionReport
 from lightning_select.errors import ConfigurationError
 
 __all__ = ["run_folder", "train_one"]
@@ -39,6 +40,8 @@ def train_one(
     budget: Mapping[str, Any],
     report: Callable[[Point], None] | None = None,
     folder: Path | None = None,
+    *,
+    on_rows: bool = False,
 ) -> Run:
     """Train and test one method on one seed.
 
@@ -51,8 +54,10 @@ def train_one(
         budget: Arguments of the Trainer that replace those of the config.
         report: Is told of every evaluation.
         folder: Root folder of the Trainer, where callbacks of the user's may write; ``None`` leaves it to the config.
+        on_rows: Write a report on the rows into ``folder``; its time is no part of the run's.
 
     Raises:
+        RowIdError: A report is asked for, and the loader does not tell which rows a batch holds.
         ConfigurationError: The Trainer would use several processes, or validation logs no such metric.
     """
     settings = config.compare
@@ -61,14 +66,15 @@ def train_one(
     seed_everything(seed, workers=True, verbose=False)
     model = build_model(config)
     callbacks = build_callbacks(config)
+    rows = [SelectionReport(folder, title=f"{method}, seed {seed}", name="rows_of_run")] if on_rows and folder else []
     fingerprint = Fingerprint(seed)
     _pin_order(data if defines(data, "train_dataloader") else model, seed, fingerprint)
     references = [getattr(getattr(callback, "score", None), "reference", None) for callback in callbacks]
     modules = [model, *(reference for reference in references if isinstance(reference, torch.nn.Module))]
     with counted_rows(*(type(module) for module in modules)) as count:
-        recorder = Recorder(settings.metric, count, settings.flag_key, report)
+        recorder = Recorder(settings.metric, count, settings.flag_key, report, _seconds_of(rows))
         place = {} if folder is None else {"default_root_dir": str(folder)}
-        trainer = build_trainer(config, [recorder, *callbacks, fingerprint], {**_QUIET, **budget, **place})
+        trainer = build_trainer(config, [recorder, *rows, *callbacks, fingerprint], {**_QUIET, **budget, **place})
         if trainer.world_size != 1:
             raise ConfigurationError(f"task=compare must train on one device, got {trainer.world_size}.")
         trainer.fit(model, datamodule=data)
@@ -102,6 +108,11 @@ def run_folder(folder: Path, method: str, seed: int) -> Path:
     """Folder for what callbacks of one run write, such as a report on the rows."""
     name = re.sub(r"[^\w.=-]+", "_", method).strip("_")
     return folder / "reports" / f"{name}-{seed}"
+
+
+def _seconds_of(reports: list[SelectionReport]) -> Callable[[], float]:
+    """Seconds that reports on rows have taken so far."""
+    return lambda: sum(report.clock.seconds.get(report, 0.0) for report in reports)
 
 
 def _pin_order(owner: Any, seed: int, fingerprint: Fingerprint) -> None:

@@ -24,6 +24,7 @@ TINY = (
     "+trainer.logger=false",
     "+trainer.enable_checkpointing=false",
     "threads=1",
+    "compare.reports=0",  # the tests of reports ask for them
 )
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -258,3 +259,31 @@ def test_a_folder_of_runs_of_unknown_origin_is_left_alone(launch_tiny) -> None:
     with pytest.raises(ConfigurationError, match=r"hydra\.run\.dir must be a new folder, got .* holds runs\.csv"):
         launch_tiny("task=compare", "methods=[uniform]", "seeds=1")
     assert (folder / "runs.csv").read_bytes() == before
+
+
+def test_the_first_seeds_get_reports_on_their_rows(launch_tiny: Any, capsys: Any) -> None:
+    methods = "methods=[uniform,{halved:{callbacks/selection:max_loss,callbacks.selection.keep:0.5}}]"
+    settings = ("task=compare", methods, "seeds=2", "compare.equal_cost=false")
+    plain = launch_tiny(*settings, folder="plain")
+    folder = launch_tiny(*settings, "compare.reports=1", folder="reported")
+    found = sorted(file.relative_to(folder).as_posix() for file in folder.glob("reports/*/*"))
+    names = ("halved-0", "uniform-0")
+    assert found == [f"reports/{name}/{file}" for name in names for file in ("report.html", "rows.csv")]
+    page = (folder / "compare.html").read_text(encoding="utf-8")
+    assert '<a href="reports/halved-0/report.html">halved, seed 0</a>' in page
+    same = ("method", "seed", "final", "steps", "rows_per_step")
+    told = [[run[name] for name in same] for run in read_csv(folder / "runs.csv")]
+    assert told == [[run[name] for name in same] for run in read_csv(plain / "runs.csv")]
+
+
+def test_data_that_have_no_row_ids_are_compared_without_reports(launch: Any, capsys: Any) -> None:
+    own = [one for one in TINY if "data._target_" not in one and "reports" not in one]
+    folder = launch(*own, "data._target_=tests.app.tiny.Streamed", "task=compare", "methods=[uniform]", "seeds=1")
+    assert "Notice: no report on the rows of uniform: " in capsys.readouterr().out
+    assert [run["error"] for run in read_csv(folder / "runs.csv")] == [""]
+
+
+@pytest.mark.parametrize("value", [-1, "all", 0.5])
+def test_the_number_of_reports_is_one(launch_tiny: Any, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match="compare.reports must be a number of seeds, 0 or more"):
+        launch_tiny("task=compare", f"compare.reports={value}")

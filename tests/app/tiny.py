@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 ROWS, FEATURES, CLASSES = 96, 5, 3
 
@@ -84,6 +84,19 @@ class Named(Data):
 class Asking(Data):
     def __init__(self, batch_size: int) -> None:
         super().__init__(batch_size)
+
+
+class Streamed(Data):
+    """Rows that come without numbers."""
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(Stream(), self.batch_size)
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        points = Points(ROWS, 0)
+        return (points[row] for row in range(ROWS))
 
 
 class WithoutTestData(Data):
