@@ -163,7 +163,9 @@ def _digits() -> Task:
 
     data = load_digits()
     x = torch.from_numpy(data.data).float() / 16
-    return Task("digits, 20 % changed", x, *_changed(torch.from_numpy(data.target).long(), 0.2), 20, 32, 1e-3)
+    return Task(
+        "digits, 20 % changed", x, *_changed(torch.from_numpy(data.target).long(), 0.2), 20, 32, 1e-3, (0.99, 4.5)
+    )
 
 
 def _changed(right: Tensor, share: float) -> tuple[Tensor, Tensor]:
