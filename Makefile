@@ -10,7 +10,7 @@ CHECKED := lightning_select.scores,lightning_select.selectors,lightning_select.w
 .PHONY: help demo test test-slow lint bench clean
 
 help:
-	@echo "make demo       compare selection methods on real data with wrong labels (about 2 minutes)"
+	@echo "make demo       compare selection methods on real data with wrong labels (about 4 minutes)"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the slow tests too (heavy third-party packages are installed first)"
 	@echo "make lint       ruff and mypy"
@@ -63,6 +63,9 @@ bench: $(VENV)/.demo
 		$(BIN)/python examples/benchmarks/$$name.py --json $(RESULTS)/$$name.json || status=1; \
 	done; \
 	$(BIN)/python examples/benchmarks/uds_sft.py --json $(RESULTS)/uds_sft_made_up.json || status=1; \
+	for name in lm_reweighting mislabelled time_to_accuracy; do \
+		$(BIN)/python examples/benchmarks/$$name.py --json $(RESULTS)/$${name}_made_up.json || status=1; \
+	done; \
 	exit $$status
 
 clean:

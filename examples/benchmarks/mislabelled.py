@@ -8,10 +8,15 @@ FOLDER holds ``cifar10n`` (12,000 images of CIFAR-10 in zip files with the human
 figures: SGD with a cosine over the whole budget for images, AdamW for words. Two ways to find wrong labels:
 
 * ours: one ordinary fit of the budget with a `SelectionReport` that listens, rows ranked by `likely_mislabelled`;
+  once more with three tenths of the updates, because a model that learns every label by heart forgets which was odd;
 * cleanlab (Northcutt et al. 2021, arXiv:1911.00068; `pip install cleanlab`): predictions for rows that a model has not
   seen, from 5 folds, each with its own learning-rate schedule, ranked by its label quality scores, of which the better
   of two kinds (self confidence, normalised margin) is taken for each task: once so that all folds together take as
   many updates as our one fit, and once with five times as many, so that each fold is trained as long as our fit.
+
+Found: on CIFAR-10N ours is ahead of cleanlab at as many updates, and level with it at five times as many. On Banking77
+the network agrees with 99 % of the given labels in the end, wrong ones included: there ours is behind (the bar is
+missed), and hardly so with three tenths of the updates.
 
 Measured: area under the ROC curve, average precision over the share of wrong labels (1 is chance), seconds with all
 that belongs to it. 3 seeds; with five times the updates the first seed only.
@@ -42,6 +47,8 @@ from lightning_select.reports.likely_mislabelled import likely_mislabelled
 SEEDS = (0, 1, 2)
 FOLDS = 5
 KINDS = ("self_confidence", "normalized_margin")
+SHORTER = 0.3
+SHORT = f"ours, {SHORTER} of the updates"
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     found, bars = [], []
     for task in tasks(folder):
         for seed in SEEDS[:1] if asked.fast else SEEDS:
-            found.append(ours(task, seed, asked.fast))
+            found += [ours(task, seed, "ours", 1.0, asked.fast), ours(task, seed, SHORT, SHORTER, asked.fast)]
             found += peers(task, seed, "as many updates", 1, asked.fast)
             found += peers(task, seed, "5 times the updates", FOLDS, asked.fast) if seed == SEEDS[0] else []
         show(task, found)
@@ -73,15 +80,15 @@ def main(arguments: list[str] | None = None) -> int:
     return finish("mislabelled", figures, bars, asked, time.perf_counter() - started)
 
 
-def ours(task: Task, seed: int, fast: bool) -> Found:
+def ours(task: Task, seed: int, way: str, share: float, fast: bool) -> Found:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         report = SelectionReport(folder)
-        fit(task, torch.arange(len(task.given)), steps_of(task, fast), seed, report)
+        fit(task, torch.arange(len(task.given)), max(1, round(share * steps_of(task, fast))), seed, report)
         suspects = likely_mislabelled(report.noting.record.table())
     suspicion = np.full(len(task.given), -1.0)
     suspicion[suspects.ids] = suspects.scores
-    return scored(task, "ours", seed, suspicion, time.perf_counter() - started)
+    return scored(task, way, seed, suspicion, time.perf_counter() - started)
 
 
 def peers(task: Task, seed: int, budget: str, times: int, fast: bool) -> list[Found]:

@@ -24,6 +24,11 @@ from lightning_select.reports.suspects import Suspects
 __all__ = ["audit", "tell"]
 
 _SHOWN = 10
+_BY_HEART = 0.05
+_HINT = (
+    "hint: {right:.1%} of the rows were right at their last visit. If wrong labels are among them, the model has learnt\n"
+    "them by heart, and fewer epochs tell them apart better (examples/benchmarks/mislabelled.py, Banking77)."
+)
 
 
 def audit(config: DictConfig) -> None:
@@ -59,6 +64,8 @@ def tell(table: RowTable, suspects: Suspects | None) -> str:
     lines = [f"audit: {kind.rows:,} of {table.rows:,} rows seen, {len(table.periods)} periods of training", ""]
     lines += [*_kind_lines(kind, table), ""]
     lines += [*_suspect_lines(table, suspects), ""]
+    if kind.unlearnt_share is not None and kind.unlearnt_share < _BY_HEART:
+        lines += [_HINT.format(right=1 - kind.unlearnt_share), ""]
     for decision in decide(kind):
         lines.append(f"For {decision.when}: {decision.first}.")
         if decision.methods:

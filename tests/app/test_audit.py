@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from lightning_select.app.audit import tell
 from lightning_select.errors import ConfigurationError
 from lightning_select.reports.likely_mislabelled import likely_mislabelled
-from lightning_select.reports.row_record import RowRecord
+from lightning_select.reports.row_record import RowRecord, StepRows
 from tests.app import tiny
 
 
@@ -59,3 +60,16 @@ def test_nothing_is_left_beside_the_files(launch_tiny: Any) -> None:
     folder: Path = launch_tiny("task=audit")
     left = {path.name for path in folder.iterdir()}
     assert left == {".hydra", "report.html", "rows.csv"}
+
+
+def test_a_model_that_knows_its_labels_by_heart_gets_a_hint() -> None:
+    record = RowRecord(40)
+    for epoch in range(3):
+        values = torch.full((40, len(StepRows.NAMES)), 1.0)
+        record.update(StepRows(torch.arange(40), values), epoch)
+    table = record.table()
+    assert "hint: 100.0% of the rows were right at their last visit" in tell(table, likely_mislabelled(table))
+    values[:3, StepRows.NAMES.index("agreed")] = 0.0
+    record.update(StepRows(torch.arange(40), values), 3)
+    table = record.table()
+    assert "hint:" not in tell(table, likely_mislabelled(table))
