@@ -26,8 +26,8 @@ __all__ = ["audit", "tell"]
 _SHOWN = 10
 _BY_HEART = 0.05
 _HINT = (
-    "hint: {right:.1%} of the rows were right at their last visit. If wrong labels are among them, the model has learnt\n"
-    "them by heart, and fewer epochs tell them apart better (examples/benchmarks/mislabelled.py, Banking77)."
+    "hint: {right:.1%} of the rows were right at their last visit. If wrong labels are among them, the model has\n"
+    "learnt them by heart, and fewer epochs tell them apart better (examples/benchmarks/mislabelled.py, Banking77)."
 )
 
 

@@ -48,7 +48,7 @@ class SelectionReport(SelectionCallback):
             prediction each.
         id_key: Entry of the batch that holds row ids; ``None`` takes them from the loader's sampler.
         rows: Length of the dataset, where it does not tell.
-        name: Prefix of the metrics and key in the checkpoint.
+        name: What it is called in messages, and its key in the checkpoint.
 
     Raises:
         ArgumentError: A value is out of range.
@@ -163,13 +163,11 @@ class SelectionReport(SelectionCallback):
         return batch, None, None
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Enter the batch."""
+        """Enter the batch. A report is no method, so there is nothing to log."""
         if self.noting is not None and self.interception is not None:
             with self.clock.of(self):
                 place = (self._step, trainer.current_epoch)
                 self.noting.close(self.interception, *place, self._group, margins=self._reads_margins)
-        self._metrics = lambda: {"active": 1.0}
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Evaluations are no part of training time."""

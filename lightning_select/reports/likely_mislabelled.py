@@ -5,10 +5,11 @@ so that the area under the margin (the mean margin over all visits) stays low. W
 ranks the rows instead, which finds outliers of any kind.
 
 Know before use: how many of the first rows are called likely is an estimate. Where a model learns its classes well it
-is a good one (digits with 5, 10, 20 and 40 % of the labels changed: 7, 11, 21 and 42 %, 78 to 96 % of them rightly), and a
+is a good one (digits with 5, 10, 20 and 40 % of the labels changed: 7, 11, 21 and 42 %, 78 to 96 % of them rightly), a
 low one where classes are hard to tell apart (CIFAR-10N with 18 and 41 % wrong: 6 and 12 %, 85 and 93 % rightly). Where
-all labels are right it still names 1 or 2 % of the rows. Rare kinds of rows look like wrong labels. Rows that a
-selection left out were visited less often, so audit with ordinary training.
+all labels are right it still names 1 or 2 % of the rows. A model that knows every label by heart in the end tells wrong
+ones apart less well: train for fewer epochs. Rare kinds of rows look like wrong labels. Rows that a selection left out
+were visited less often, so audit with ordinary training.
 
 References:
     Pleiss et al., "Identifying Mislabeled Data using the Area Under the Margin Ranking", NeurIPS 2020,
@@ -121,7 +122,8 @@ def _evidence(table: RowTable, row: int, by_margin: bool) -> str:
         return f"mean loss {table.loss[row]:.3g}"
     visits = int(table.visits[row])
     told = [f"area under the margin {table.margin[row]:.2f}"]
-    told.append(f"label agreed with at {table.agreement[row]:.0%} of {visits} {'visit' if visits == 1 else 'visits'}")
+    agreed, times = f"{100 * table.agreement[row]:.0f} %", "visit" if visits == 1 else "visits"
+    told.append(f"label agreed with at {agreed} of {visits} {times}")
     if table.forgettings[row]:
         told.append(f"forgotten {'once' if table.forgettings[row] == 1 else f'{table.forgettings[row]} times'}")
     return ", ".join(told)
