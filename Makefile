@@ -63,8 +63,9 @@ bench: $(VENV)/.demo
 		$(BIN)/python examples/benchmarks/$$name.py --json $(RESULTS)/$$name.json || status=1; \
 	done; \
 	$(BIN)/python examples/benchmarks/uds_sft.py --json $(RESULTS)/uds_sft_made_up.json || status=1; \
-	for name in lm_reweighting mislabelled time_to_accuracy; do \
-		$(BIN)/python examples/benchmarks/$$name.py --json $(RESULTS)/$${name}_made_up.json || status=1; \
+	$(BIN)/python examples/benchmarks/lm_reweighting.py --json $(RESULTS)/lm_reweighting_made_up.json || status=1; \
+	for name in mislabelled time_to_accuracy; do \
+		$(BIN)/python examples/benchmarks/$$name.py --json $(RESULTS)/$${name}_digits.json || status=1; \
 	done; \
 	exit $$status
 

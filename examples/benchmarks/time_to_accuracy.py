@@ -1,6 +1,39 @@
-"""Time to the accuracy that uniform ends with, and accuracy at equal cost, on images, texts and table rows.
+"""Time to the accuracy that uniform ends with, and accuracy at equal cost, on images, texts and rows of a table.
 
-DOCSTRING
+Ordinary modules go through ``Trainer.fit``. The tasks (`tta_tasks`): 10,000 rows of MNIST, of which 9,000 are near
+copies (moved by up to a pixel, noise of .05) of 100 digits and 1,000 are other digits, 10 % of all labels made wrong;
+12,000 images of CIFAR-10 with people's worst labels (40 % wrong), 16 x 16 pixels; Banking77 as hashed words and pairs
+of words; Adult. Without ``--data``, scikit-learn's digits: redundant and noisy, and as they are.
+
+Methods are the recipes and samplers with their defaults, except that `dynamic_loss` has the temperature 1 (in a few
+trials about even with the .4 of the recipe) and `uds` keeps a half (better than a quarter). `rank_online` stands for
+stale losses that cost no extra pass. References of `rho_loss` are two copies of the module, one per half of the rows,
+and get a third of its compute. With *spare rows*, as in the paper, a smaller network learns from 2,000 further digits,
+10 % of their labels wrong too. These are more data than uniform has, so uniform with these rows among its own is shown
+as well.
+
+Found, on 5 seeds: `rho_loss` with spare rows gets to uniform's accuracy on the redundant digits after .13 of its
+updates and .57 of its time, on all seeds, where it may cost as much as uniform; that takes .72 of the compute. Ended at
+.7 of the compute, where the tuning seeds had it ahead, it gets there on 2 of 5 seeds, and so misses its bars, which go
+by that setting. Uniform that trains on the spare rows is 3.9 points ahead instead and needs .35 of the updates and of
+the compute. Without spare rows `rho_loss` never gets there: references that know half of 1,100 different digits, 10 %
+wrong, know less than uniform ends with. Where no label was made wrong no method saves the time it should (.75): on
+Adult the sampler of balanced difficulty needs .62 of the updates in 1.4 times the seconds, `uds` .55 in 2.7 times. RS2
+draws as uniform does and shows what is chance: .85 of the updates on CIFAR-10N, 1.12 on the redundant digits. InfoBatch
+is .4 to .9 points ahead on those at equal cost, in as much time, and not clearly ahead elsewhere.
+
+How the redundant task came about: of three sizes the first one tried stayed; the spare rows came in after `rho_loss`
+had failed without them, and 800 updates took the place of 600 for its sake, all on tuning seeds. A first run on seeds 0
+to 4 had spare and validation rows from the first half of MNIST's test part and the test rows from the second, which is
+easier; `rho_loss` with spare rows was .9 points behind there. Then spare rows were taken from the part to train on, the
+halves shuffled, all methods tuned again, and the seeds changed; some of the test rows are the same.
+
+Tried for less time, on tuning seeds and one or two of them: Banking77 with 1 to 4 passes and 256 or 512 units wide, and
+clean MNIST with 512 units (loss-proportional and rank samplers, `dynamic_loss`, a quarter kept by loss). Leads at small
+rates were gone, or below half a point, against uniform at its best rate; on MNIST that rate was not tried for all.
+
+    python examples/benchmarks/time_to_accuracy.py --data PATH --json examples/benchmarks/results/time_to_accuracy.json
+    python examples/benchmarks/time_to_accuracy.py --json examples/benchmarks/results/time_to_accuracy_digits.json
 """
 
 from __future__ import annotations
@@ -29,7 +62,8 @@ from tta_tuning import Setting, methods_of, settings_from, tune
 __all__ = ["Found", "bars", "main", "measure", "show"]
 
 AXES = ("updates", "forward", "backward", "units", "seconds")
-SEEDS, TUNING = range(5), (100, 101)
+SEEDS, TUNING = range(5, 10), (100, 101)
+"""Seeds 0 to 4 are not used: a task was changed after a run on them (see above)."""
 
 LEGEND = """\
 On every seed, the target is the accuracy on the test rows that uniform ends with, and a run gets there at its first
@@ -108,7 +142,9 @@ def show(found: Found) -> None:
 
 def _told(values: Sequence[float]) -> str:
     spread = Spread.of(values)
-    return " ".join([_number(spread.median), f"({_number(spread.low)}..{_number(spread.high)})"])
+    if math.isinf(spread.low):
+        return _number(spread.median)
+    return f"{_number(spread.median)} ({_number(spread.low)}..{_number(spread.high)})"
 
 
 def _number(value: float) -> str:

@@ -50,12 +50,15 @@ def with_wrong(y: Tensor, share: float, draw: torch.Generator) -> Tensor:
     return y.index_copy(0, swapped, other)
 
 
-def redundant(pool: Rows, rows: int, copied: int, wrong: float, side: int, shift: int, seed: int) -> InMemory:
+def redundant(
+    pool: Rows, *, rows: int, copied: int, spare: int, wrong: float, side: int, shift: int, seed: int
+) -> tuple[InMemory, InMemory]:
     """Nine of ten rows are near copies of the first ``copied`` rows of a pool in random order; some labels are wrong.
 
     A near copy is its original, moved by up to ``shift`` pixels each way, with normal noise of .05 of the range of the
     pixels. The tenth of the rows that is no copy is what comes next in the pool. Then a share ``wrong`` of all rows,
-    copies or not, gets the label of another class, each one equally likely.
+    copies or not, gets the label of another class, each one equally likely. So does the same share of the ``spare``
+    rows, the last ones of the pool, which are the second part.
     """
     draw = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(pool[1]), generator=draw)
@@ -64,7 +67,8 @@ def redundant(pool: Rows, rows: int, copied: int, wrong: float, side: int, shift
     x, y = torch.cat([pool[0][origins], pool[0][others]]), torch.cat([pool[1][origins], pool[1][others]])
     copies = moved(x[: len(origins)].reshape(-1, side, side), shift, draw).flatten(1)
     x[: len(origins)] = (copies + 0.05 * torch.randn(copies.shape, generator=draw)).clamp(0.0, 1.0)
-    return InMemory(x, with_wrong(y, wrong, draw))
+    left = pool[0][order[-spare:]], with_wrong(pool[1][order[-spare:]], wrong, draw)
+    return InMemory(x, with_wrong(y, wrong, draw)), InMemory(*left)
 
 
 def moved(images: Tensor, shift: int, draw: torch.Generator) -> Tensor:
