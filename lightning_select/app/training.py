@@ -78,13 +78,7 @@ def train_one(
         if trainer.world_size != 1:
             raise ConfigurationError(f"task=compare must train on one device, got {trainer.world_size}.")
         trainer.fit(model, datamodule=data)
-    if not recorder.points:
-        raise ConfigurationError("task=compare must evaluate at least once, got no validation. Set val_check_interval.")
-    final, final_metric = recorder.points[-1].value, settings.metric
-    if has_test(model, data):
-        trainer.test(model, datamodule=data, verbose=False)
-        final_metric = settings.final_metric
-        final = logged_metric(trainer, final_metric, "compare.final_metric", "test")
+    final, final_metric = _final(trainer, model, data, recorder, settings)
     return Run(
         method=method,
         seed=seed,
@@ -102,6 +96,16 @@ def train_one(
         validated=fingerprint.validated,
         points=tuple(recorder.points),
     )
+
+
+def _final(trainer: Any, model: Any, data: Any, recorder: Recorder, settings: Any) -> tuple[float, str]:
+    """The final metric and its name: from a test where there is one, or else the end of the curve."""
+    if not recorder.points:
+        raise ConfigurationError("task=compare must evaluate at least once, got no validation. Set val_check_interval.")
+    if not has_test(model, data):
+        return recorder.points[-1].value, settings.metric
+    trainer.test(model, datamodule=data, verbose=False)
+    return logged_metric(trainer, settings.final_metric, "compare.final_metric", "test"), settings.final_metric
 
 
 def run_folder(folder: Path, method: str, seed: int) -> Path:
