@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_select.app.building import build_callbacks, build_data, build_model, build_trainer
 from lightning_select.app.console import say
 from lightning_select.callbacks.batch_selection import BatchSelection
+from lightning_select.callbacks.loss_reweighting import LossReweighting
 from lightning_select.callbacks.report_parts import table_of
 from lightning_select.callbacks.selection_report import SelectionReport
 from lightning_select.errors import ConfigurationError
@@ -40,9 +41,11 @@ def audit(config: DictConfig) -> None:
     seed_everything(config.seed, workers=True, verbose=False)
     data, model = build_data(config), build_model(config)
     callbacks = build_callbacks(config)
-    if any(isinstance(one, BatchSelection) for one in callbacks):
+    chosen = OmegaConf.select(config, "sampler._target_")
+    if chosen or any(isinstance(one, (BatchSelection, LossReweighting)) for one in callbacks):
         raise ConfigurationError(
-            "task=audit must train on all rows alike, got a callback that selects some. Leave callbacks/selection out."
+            "task=audit must train on all rows alike, got a sampler or a callback that selects or weighs them. Leave "
+            "callbacks/selection and sampler out."
         )
     settings: Any = OmegaConf.to_container(config.audit, resolve=True)
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -79,7 +82,7 @@ def tell(table: RowTable, suspects: Suspects | None) -> str:
 def _kind_lines(kind: DataKind, table: RowTable) -> list[str]:
     early = f"{table.periods[0]}" if kind.early == 1 and table.periods else f"the first {kind.early} periods"
     told = (
-        ("likely wrong labels", _share(kind.wrong_share), "an estimate; 1 or 2 % where all are right"),
+        ("likely wrong labels", _share(kind.wrong_share), "an estimate, on the safe side"),
         ("redundancy", _share(kind.redundant_share), f"rows that were right from {early} on and never forgotten"),
         ("not learnt", _share(kind.unlearnt_share), "rows that were wrong at their last visit"),
         ("imbalance", "unknown" if kind.imbalance is None else f"{kind.imbalance:.3g}", "largest to smallest class"),
@@ -90,10 +93,8 @@ def _kind_lines(kind: DataKind, table: RowTable) -> list[str]:
 def _suspect_lines(table: RowTable, suspects: Suspects | None) -> list[str]:
     if suspects is None:
         return ["No losses could be read of any row, so nothing can be said of its label."]
-    head = (
-        f"Most suspicious of {len(suspects.ids):,} rows ({suspects.basis}), {suspects.likely:,} of them likely wrong:"
-    )
-    lines = [head]
+    likely = "" if suspects.likely is None else f", {suspects.likely:,} of them likely wrong"
+    lines = [f"Most suspicious of {len(suspects.ids):,} rows ({suspects.basis}){likely}:"]
     for row, evidence in list(zip(suspects.ids.tolist(), suspects.evidence, strict=False))[:_SHOWN]:
         label, other = table.class_name(int(table.label[row])), table.class_name(int(table.suggestion[row]))
         lines.append(f"  row {row}: " + (evidence if table.label[row] < 0 else f"{label} or {other}? {evidence}"))

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
+from torch.utils.data import BatchSampler
 
 from lightning_select.errors import ArgumentError, ConfigurationError
+from lightning_select.signals.base import Signals
 from lightning_select.types import Batch, Int
 
-__all__ = ["check_arguments", "dataset_length", "entry_of", "period_unit", "reserve"]
+__all__ = [
+    "check_arguments",
+    "dataset_length",
+    "entry_of",
+    "is_steady",
+    "numbered",
+    "period_unit",
+    "reserve",
+    "told",
+    "without_margins",
+]
 
 _OWNER = "SelectionReport"
 
@@ -26,9 +40,10 @@ def check_arguments(title: Any, class_names: Any, groups: Any, show: Any, margin
     """
     if not isinstance(title, str) or not title.strip():
         raise ArgumentError(f"{_OWNER}.title must be a text, got {title!r}.")
-    if isinstance(class_names, str) or not hasattr(class_names, "__iter__"):
+    if isinstance(class_names, (str, Mapping)) or not hasattr(class_names, "__iter__"):
         raise ArgumentError(f"{_OWNER}.class_names must be a list of names, got {class_names!r}.")
-    if groups is not None and not isinstance(groups, str) and not hasattr(groups, "__len__"):
+    listed = hasattr(groups, "__len__") and hasattr(groups, "__getitem__") and not isinstance(groups, Mapping)
+    if groups is not None and not listed:
         raise ArgumentError(f"{_OWNER}.groups must hold one group per row, or name an entry, got {groups!r}.")
     if show is not None and not callable(show):
         raise ArgumentError(f"{_OWNER}.show must be a function of a row number, got {show!r}.")
@@ -49,7 +64,7 @@ def reserve(report: Any, trainer: Any) -> Path:
         place = Path(report.folder).expanduser()
     else:
         place = _new(Path(logs or trainer.default_root_dir) / "selection_report", trainer)
-    place = place.absolute()
+    place = place.resolve()
     if place in [one.place for one in trainer.callbacks if type(one) is type(report) and one is not report]:
         raise ConfigurationError(
             f"{_OWNER}.folder must be another one for each report of a Trainer, got {place} twice. Pass folder=..."
@@ -82,7 +97,56 @@ def dataset_length(report: Any, interception: Any) -> int:
     groups = report.groups
     if groups is not None and not isinstance(groups, str) and len(groups) != rows:
         raise ConfigurationError(f"{_OWNER}.groups must be one per row of the dataset ({rows}), got {len(groups)}.")
+    if groups is not None and not isinstance(groups, str):
+        numbered(groups)
     return int(rows)
+
+
+def numbered(groups: Sequence[Any]) -> tuple[np.ndarray[Any, np.dtype[np.int64]], tuple[str, ...]]:
+    """Groups as numbers, and their names where they are none.
+
+    Raises:
+        ConfigurationError: They are not one number or name per row.
+    """
+    try:
+        values = np.asarray(groups)
+    except ValueError:  # lists of different lengths
+        values = np.zeros((0, 0))
+    if values.ndim != 1 or values.dtype.kind not in "iuUS":
+        raise ConfigurationError(
+            f"{_OWNER}.groups must be a whole number or a name per row, got {values.dtype} of shape {values.shape}."
+        )
+    if values.dtype.kind in "iu":
+        return values.astype(np.int64), ()
+    names, numbers = np.unique(values.astype(str), return_inverse=True)
+    return numbers.astype(np.int64).reshape(-1), tuple(map(str, names))
+
+
+def is_steady(loader: Any) -> bool:
+    """Is no batch of this loader larger than its first? torch's own batch samplers make them so."""
+    return type(getattr(loader, "batch_sampler", None)) is BatchSampler
+
+
+def told(exception: BaseException) -> str:
+    """An exception in words, its name alone where it cannot be told."""
+    try:
+        words = str(exception)[:200]
+    except Exception:  # of the user's own
+        words = ""
+    return f"{type(exception).__name__}: {words}".rstrip(": ")
+
+
+def without_margins(signals: Signals) -> str:
+    """Why rows with such logits have no margins; nothing where they have. Looks at targets that may be places."""
+    logits, targets = signals.logits, signals.targets
+    if logits is None or targets is None:
+        return ""
+    if logits.dim() > 2 or (signals.link == "sigmoid" and logits.numel() > logits.shape[0]):
+        return "Rows are many predictions each, so they have no margins; losses tell them apart."
+    if len(targets) < 2 or targets.dim() != 1 or logits.shape != (len(targets), len(targets)):
+        return ""
+    matched = bool((targets == torch.arange(len(targets), device=targets.device)).all())
+    return "Rows are matched with each other, so they have no classes; losses tell them apart." if matched else ""
 
 
 def period_unit(trainer: Any) -> str:
@@ -104,7 +168,8 @@ def entry_of(batch: Batch, name: str) -> Int[Tensor, "rows"]:
     entry = batch.get(name) if isinstance(batch, Mapping) else getattr(batch, name, None)
     if not isinstance(entry, Tensor) or entry.dim() != 1 or entry.is_floating_point():
         raise ConfigurationError(
-            f"{_OWNER}.groups must name an entry of the batch that holds a whole number per row, got {name!r}."
+            f"{_OWNER}.groups must name an entry of the batch that holds a whole number per row, got {name!r}. "
+            "Groups that the batches do not hold are given as a list, one per row of the dataset."
         )
     return entry
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import IterableDataset
 
 from lightning_select.callbacks.base import SelectionCallback
 from lightning_select.callbacks.batch_selection import BatchSelection
 from lightning_select.callbacks.choice import name_of
 from lightning_select.callbacks.loss_reweighting import LossReweighting
+from lightning_select.callbacks.report_checks import numbered
 from lightning_select.reports.likely_mislabelled import likely_mislabelled
 from lightning_select.reports.report_data import Cost, ReportData
 from lightning_select.reports.row_table import RowTable
@@ -35,6 +37,7 @@ def gather_report(report: Any, trainer: Any, module: Any) -> Path:
     table = table_of(report)
     if trainer.strategy.root_device.type != "cpu":
         report.note(_HANDED_OVER)
+    _note_what_is_missing(report, table)
     data = ReportData(
         title=report.title,
         facts=_facts(trainer, module, table),
@@ -42,7 +45,7 @@ def gather_report(report: Any, trainer: Any, module: Any) -> Path:
         table=table,
         timeline=report.noting.snapshots.timeline(),
         suspects=likely_mislabelled(table),
-        cost=_cost(report, trainer),
+        cost=_cost(report, trainer, table),
         show=report.show or _from(report.interception),
     )
     with Generators().kept(trainer.strategy.root_device):
@@ -54,16 +57,8 @@ def table_of(report: Any) -> RowTable:
     groups = report.groups
     if groups is None or isinstance(groups, str):
         return report.noting.record.table(report.class_names)
-    numbers, names = _numbered(groups)
+    numbers, names = numbered(groups)
     return dataclasses.replace(report.noting.record.table(report.class_names, names), group=numbers)
-
-
-def _numbered(groups: Sequence[Any]) -> tuple[np.ndarray[Any, np.dtype[np.int64]], tuple[str, ...]]:
-    values = np.asarray(groups)
-    if values.dtype.kind in "iu":
-        return values.astype(np.int64), ()
-    names, numbers = np.unique(values.astype(str), return_inverse=True)
-    return numbers.astype(np.int64).reshape(-1), tuple(map(str, names))
 
 
 def _facts(trainer: Any, module: Any, table: RowTable) -> tuple[tuple[str, str], ...]:
@@ -98,15 +93,29 @@ def _method(callback: SelectionCallback) -> str:
     return "" if sampler is None else f"rows drawn by {sampler.owner}"
 
 
-def _cost(report: Any, trainer: Any) -> Cost:
+def _note_what_is_missing(report: Any, table: RowTable) -> None:
+    """Rows that the page cannot show, told rather than left out without a word."""
+    if outside := report.noting.record.outside:
+        report.note(
+            f"{outside:,} rows of batches had ids that are not in [0, {table.rows:,}) and are left out. Ids are "
+            "positions in the dataset, counted from 0."
+        )
+    read = np.isfinite(table.loss)
+    lost = np.flatnonzero((table.chosen > 0) & ~read)
+    if len(lost) and read.any():
+        first = ", ".join(map(str, lost[:10].tolist()))
+        report.note(f"{len(lost):,} rows that were trained on never had a finite loss, the first of them: {first}.")
+
+
+def _cost(report: Any, trainer: Any, table: RowTable) -> Cost:
     spent = {one: seconds for one, seconds in report.clock.seconds.items() if one is not report}
     return Cost(
         seconds=report.seconds,
         selection_seconds=sum(spent.values()),
         report_seconds=report.clock.seconds.get(report, 0.0),
         steps=trainer.global_step,
-        offered=report.noting.offered,
-        trained=report.noting.trained,
+        offered=int(table.offered.sum()),
+        trained=int(table.chosen.sum()),
     )
 
 
@@ -114,6 +123,8 @@ def _from(interception: Any) -> Callable[[int], Any]:
     dataset: Any = getattr(interception, "dataset", None)
 
     def show(row: int) -> Any:
+        if isinstance(dataset, IterableDataset):
+            return "an iterable dataset cannot be looked up by row: pass show=... to SelectionReport"
         return dataset[row]
 
     return show

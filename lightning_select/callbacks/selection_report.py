@@ -11,9 +11,17 @@ from torch import Tensor
 
 from lightning_select.callbacks.base import SelectionCallback
 from lightning_select.callbacks.clock import Clock
-from lightning_select.callbacks.loaders import batch_rows
 from lightning_select.callbacks.noting import Noting
-from lightning_select.callbacks.report_checks import check_arguments, dataset_length, entry_of, period_unit, reserve
+from lightning_select.callbacks.report_checks import (
+    check_arguments,
+    dataset_length,
+    entry_of,
+    is_steady,
+    period_unit,
+    reserve,
+    told,
+    without_margins,
+)
 from lightning_select.callbacks.report_parts import gather_report
 from lightning_select.compat import rank_zero_info
 from lightning_select.errors import TrainingStepContractError
@@ -45,7 +53,7 @@ class SelectionReport(SelectionCallback):
         show: From a row number to what is to be shown of it (an image, a text, numbers); ``None``: what the training
             dataset holds there.
         margins: Read logits and targets for margins, forgetting and likely mislabelled rows, where rows are one
-            prediction each.
+            prediction each, of a class.
         id_key: Entry of the batch that holds row ids; ``None`` takes them from the loader's sampler.
         rows: Length of the dataset, where it does not tell.
         name: What it is called in messages, and its key in the checkpoint.
@@ -91,7 +99,7 @@ class SelectionReport(SelectionCallback):
         self._trainer: Any = None
         self._hears = self._reads_margins = True
         self._group: Tensor | None = None
-        self._step = 0
+        self._step, self._looked = 0, False
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Listen to the fit.
@@ -107,7 +115,9 @@ class SelectionReport(SelectionCallback):
         trainer.callbacks = [self, *(one for one in trainer.callbacks if one is not self)]
         self._trainer, self.noting, self.file, self._state = trainer, None, None, None
         self.notices, self.clock, self.seconds, self._started = [], Clock(), 0.0, None
-        self._hears, self._reads_margins = pl_module.automatic_optimization, self.margins
+        self._hears, self._reads_margins, self._looked = pl_module.automatic_optimization, self.margins, False
+        if not self._hears:
+            self.note("Manual optimisation shows no losses of rows, so only choices are reported.")
         self.interception.clock = self.clock
         self.interception.want_ids(self.id_key)
 
@@ -119,8 +129,8 @@ class SelectionReport(SelectionCallback):
         """
         super().on_train_start(trainer, pl_module)
         rows = dataset_length(self, self.interception)
-        loader, device = trainer.train_dataloader, trainer.strategy.root_device
-        self.noting = Noting(rows, device, unit=period_unit(trainer), steady=batch_rows(loader) > 0)
+        steady = is_steady(trainer.train_dataloader) and self._state is None  # a resumed epoch may begin with its rest
+        self.noting = Noting(rows, trainer.strategy.root_device, unit=period_unit(trainer), steady=steady)
         if self._state is not None:
             self.noting.load_state_dict(self._state["noting"])
             self.seconds = self._state["seconds"]
@@ -146,15 +156,14 @@ class SelectionReport(SelectionCallback):
     def hear(self, signals: Signals) -> None:
         """Keep what the step said until it is over."""
         if self.noting is not None:
+            self._look(signals)
             self.noting.hear(signals)
-            if signals.logits is not None and signals.logits.dim() > 2 and self._reads_margins:
-                self._reads_margins = False  # reading logits of every token is dear, and they are no margins of rows
-                self.note("Rows are many predictions each, so they have no margins; losses tell them apart.")
 
     def overhear(self, signals: Signals, scores: Tensor, index: Tensor) -> None:
         """Note what a callback that selects saw of its candidates."""
         if self.noting is not None and self.interception is not None:
-            self.noting.overhear(self.interception.taken, signals, scores, margins=self.margins)
+            self._look(signals)
+            self.noting.overhear(self.interception.taken, signals, scores, margins=self._reads_margins)
 
     def reshape(self, batch: Batch) -> tuple[Batch, Tensor | None, Tensor | None]:
         """The batch as it is; its groups are noted."""
@@ -184,9 +193,15 @@ class SelectionReport(SelectionCallback):
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Write the page on what there is."""
-        self.note(f"Training ended early, by {type(exception).__name__}: {str(exception)[:200]}".rstrip(": "))
+        self.note(f"Training ended early, by {told(exception)}")
         self._write(trainer, pl_module)
         super().on_exception(trainer, pl_module, exception)
+        self._trainer = None
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Step out again, and let go of the Trainer."""
+        super().teardown(trainer, pl_module, stage)
+        self._trainer = None
 
     def state_dict(self) -> dict[str, Any]:
         """The record, and the time it took."""
@@ -199,6 +214,14 @@ class SelectionReport(SelectionCallback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the record of the run that saved it."""
         self._state = state_dict or None
+
+    def _look(self, signals: Signals) -> None:
+        """Find out, at the first batch that shows logits, whether rows have margins: reading them has its price."""
+        if not self._looked and signals.logits is not None and self._reads_margins:
+            self._looked = True
+            if reason := without_margins(signals):
+                self._reads_margins = False
+                self.note(reason)
 
     def note(self, notice: str) -> None:
         """Tell the user, and the reader of the page."""
@@ -215,6 +238,9 @@ class SelectionReport(SelectionCallback):
         """Write the page and say where; whatever goes wrong, training is not harmed by it."""
         self._stop()
         if self.noting is None or self.place is None or not trainer.is_global_zero:
+            return
+        if not self.noting.offered:
+            self.say_once(f"{self.name}: no batch was seen, so there is nothing to report.")
             return
         try:
             self.file = gather_report(self, trainer, pl_module)

@@ -80,6 +80,8 @@ def again_section(table: RowTable) -> Section:
     anchor, title = "overlap", "Were the same rows chosen again?"
     if len(table.periods) < 2:
         return Section(anchor, title, ("The run has fewer than two periods, so there is nothing to compare.",))
+    if table.periods[0].startswith("step"):
+        return Section(anchor, title, ("The run has one epoch, in which every row has one turn at most.",))
     found = overlaps(table)
     if not found:
         return Section(anchor, title, ("No row was trained on before the last period.",))

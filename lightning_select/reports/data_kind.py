@@ -60,11 +60,12 @@ def data_kind(table: RowTable, suspects: Suspects | None) -> DataKind:
     counts = np.bincount(labels)
     counts = counts[counts > 0]
     known = bool(visited.any())
-    by_margin = suspects is not None and known
+    often = known and float(np.median(table.visits[visited])) >= 2
+    likely = None if suspects is None else suspects.likely
     return DataKind(
         rows=int(seen.sum()),
-        wrong_share=suspects.likely / len(suspects.ids) if suspects is not None and by_margin else None,
-        redundant_share=float(redundant[visited].mean()) if known and periods >= 3 else None,
+        wrong_share=likely / len(suspects.ids) if suspects is not None and likely is not None else None,
+        redundant_share=float(redundant[visited].mean()) if often and periods >= 3 else None,
         early=early,
         unlearnt_share=float((table.learnt_at[visited] < 0).mean()) if known else None,
         imbalance=float(counts.max() / counts.min()) if len(counts) > 1 else None,

@@ -13,7 +13,10 @@ from lightning_select.reports.data_kind import DataKind
 __all__ = ["DECISIONS", "Decision", "decide"]
 
 WRONG, REDUNDANT, IMBALANCED = 0.03, 0.5, 5.0
-"""Shares and ratio from which data is called so; 1 or 2 % of right labels are called wrong where all are right."""
+"""Shares and ratio from which data is called so."""
+
+_FEWEST = 30
+"""Rows that it takes to say what kind they are of."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Decision:
 
 def decide(kind: DataKind) -> list[Decision]:
     """The lines that fit the data; the last one where no other does."""
-    found = [decision for decision in DECISIONS[:-1] if decision.fits(kind)]
+    found = [decision for decision in DECISIONS[:-1] if decision.fits(kind) and kind.rows >= _FEWEST]
     return found or [DECISIONS[-1]]
 
 

@@ -7,8 +7,7 @@ References:
     arXiv:2009.10795, section 2: confidence is the probability of the label.
 
 Deviations:
-    One logit with a sigmoid is a class against a logit of zero. Rows of many labels, each with a sigmoid of its own,
-    have the mean margin of their labels, and no class.
+    One logit with a sigmoid is a class against a logit of zero; a target between 0 and 1 is none of the two.
 """
 
 from __future__ import annotations
@@ -52,12 +51,12 @@ class Margins:
 
     @property
     def label(self) -> Float[Tensor, "rows"]:
-        """Class of the row as a number; -1 where rows have many."""
+        """Class of the row as a number."""
         return self.values[:, 3]
 
     @property
     def suggestion(self) -> Float[Tensor, "rows"]:
-        """The class with the largest logit among the others; -1 likewise."""
+        """The class with the largest logit among the others."""
         return self.values[:, 4]
 
 
@@ -98,13 +97,10 @@ def _of_softmax(logits: Float[Tensor, "rows classes"], label: Tensor, counts: Te
 
 
 def _of_sigmoid(logits: Shaped[Tensor, "rows labels"], targets: Shaped[Tensor, "rows labels"]) -> Margins | None:
-    if logits.shape != targets.shape:
+    if logits.shape != targets.shape or logits.shape[1] != 1:
         return None
-    signs = torch.where(targets > 0.5, 1.0, -1.0)
-    signed = logits * signs
-    margin, confidence = signed.mean(dim=1), torch.sigmoid(signed).mean(dim=1)
-    agreed = (signed > 0).all(dim=1).float()
-    one = logits.shape[1] == 1
-    label = (targets[:, 0] > 0.5).float() if one else torch.full_like(margin, -1.0)
-    found = torch.stack([margin, confidence, agreed, label, 1.0 - label if one else label], dim=1)
-    return Margins(torch.where(logits.isfinite().all(dim=1, keepdim=True), found, torch.nan))
+    label = (targets[:, 0] > 0.5).float()
+    margin = torch.where(label > 0, logits[:, 0], -logits[:, 0])
+    found = torch.stack([margin, torch.sigmoid(margin), (margin > 0).float(), label, 1.0 - label], dim=1)
+    counts = logits.isfinite() & ((targets == 0) | (targets == 1))
+    return Margins(torch.where(counts, found, torch.nan))

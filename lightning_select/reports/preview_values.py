@@ -70,6 +70,7 @@ def plain(value: str | bytes | Sequence[str]) -> tuple[str, str]:
     if not isinstance(value, (str, bytes)):
         shown = "\n".join(f"[{place}] {cut(text, TEXT_LENGTH // TEXTS)}" for place, text in enumerate(value[:TEXTS]))
         return shown, f"the first {TEXTS} of {count(len(value))} texts" if len(value) > TEXTS else ""
+    value = str.__str__(value) if isinstance(value, str) else value
     head = value[:TEXT_LENGTH]
     # Bytes that are no text are shown as the escapes that Python would show.
     text = head if isinstance(head, str) else head.decode("utf-8", "backslashreplace")
@@ -91,7 +92,8 @@ def scalar(value: Any) -> str | None:
         return str(value)
     if isinstance(value, (int, float)):
         return f"{value:.6g}" if isinstance(value, float) else cut(str(value), CELL_LENGTH)
-    return value if isinstance(value, str) and len(value) <= CELL_LENGTH else None
+    # A text that calls itself safe for HTML is a text like any other here.
+    return str.__str__(value) if isinstance(value, str) and len(value) <= CELL_LENGTH else None
 
 
 def pairs(named: Iterable[tuple[str, Any]]) -> tuple[tuple[str, str], ...]:

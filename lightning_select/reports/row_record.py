@@ -63,6 +63,7 @@ class RowRecord:
         self.rows = rows
         self.periods = Periods()
         self._period = 0
+        self._outside = torch.zeros((), dtype=torch.int64, device=device)
         # One row more than the dataset has: what stands for no row is written there, and nobody reads it.
         self._sums = torch.zeros(rows + 1, len(_SUMS), device=device)
         self._latest = torch.tensor(_UNKNOWN, device=device).repeat(rows + 1, 1)
@@ -77,12 +78,18 @@ class RowRecord:
         """Enter what one step said; ``moment`` is its epoch, or step, whatever the periods count."""
         self._turn_to(moment)
         ids = torch.where((step.ids >= 0) & (step.ids < self.rows), step.ids, self.rows)
+        self._outside += ((step.ids < -1) | (step.ids >= self.rows)).sum()
         finite = step.values.isfinite()
         known = torch.where(finite, step.values, 0.0)
         table = torch.cat([known, finite.to(known.dtype)], dim=1)
         self._sums.index_add_(0, ids, table.index_select(1, self._summed))
         self._now.index_add_(0, ids, known[:, _CHOSEN])
         self._latest.index_copy_(0, ids, self._newest(ids, known, finite, moment))
+
+    @property
+    def outside(self) -> int:
+        """Rows so far whose ids are not in the dataset; asking waits for the device."""
+        return int(self._outside)
 
     def table(self, class_names: tuple[str, ...] = (), group_names: tuple[str, ...] = ()) -> RowTable:
         """All of it, on the host."""
@@ -115,7 +122,8 @@ class RowRecord:
     def state_dict(self) -> dict[str, Any]:
         """Tensors and primitives only."""
         tensors = {name: getattr(self, f"_{name}")[: self.rows].cpu().clone() for name in _TENSORS}
-        return {**tensors, "period": self._period, "unit": self.periods.unit, "width": self.periods.width}
+        periods = {"period": self._period, "unit": self.periods.unit, "width": self.periods.width}
+        return {**tensors, **periods, "outside": self._outside.cpu().clone()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with what `state_dict` gave.
@@ -131,6 +139,7 @@ class RowRecord:
             )
         for name in _TENSORS:
             getattr(self, f"_{name}")[:rows].copy_(state[name])
+        self._outside.copy_(state["outside"])
         self._period, self.periods = state["period"], Periods(state["unit"], state["width"])
 
     def _newest(self, ids: Tensor, known: Tensor, finite: Tensor, moment: int) -> Tensor:

@@ -44,6 +44,8 @@ def _suspects(suspects: Suspects | None, table: RowTable, look: Look) -> RowList
     anchor, title = "mislabelled", "Likely mislabelled"
     if suspects is None:
         return RowList(anchor, title, "Nothing can be said: the run showed too little of labels, logits and losses.")
+    if suspects.likely is None:
+        return RowList(anchor, title, f"It is not known how many are: {suspects.basis}. All are in rows.csv.")
     if not suspects.likely:
         return RowList(anchor, title, f"No row stands out. Judged by {suspects.basis}.")
     cards = []

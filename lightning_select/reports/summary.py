@@ -60,6 +60,8 @@ def _mislabelled(report: ReportData) -> KeyFigure:
     name, suspects = "Likely mislabelled", report.suspects
     if suspects is None:
         return KeyFigure(name, "unknown", "The run showed too little of labels, logits and losses to tell.")
+    if suspects.likely is None:
+        return KeyFigure(name, "unknown", f"Ranked by {suspects.basis}.")
     part = f"{share(suspects.likely / report.table.rows)} of the rows, judged" if report.table.rows else "Judged"
     return KeyFigure(name, count(suspects.likely), f"{part} by {suspects.basis}.")
 

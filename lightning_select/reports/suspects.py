@@ -18,12 +18,12 @@ class Suspects:
         ids: Rows of the dataset, shape (suspects,).
         scores: How suspicious each is, higher is more, in [0, 1]; shape (suspects,).
         evidence: What speaks for it, in words, one line per suspect of the first ones; may be shorter than ``ids``.
-        likely: How many of the first suspects are called likely mislabelled.
-        basis: What the ranking was made from, in words ("margins of 14 epochs", "mean losses: no logits were seen").
+        likely: How many of the first suspects are called likely mislabelled; ``None`` where this run cannot tell.
+        basis: What the ranking was made from, in words, and why the run cannot tell where it cannot.
     """
 
     ids: NDArray[np.int64]
     scores: NDArray[np.float32]
     evidence: tuple[str, ...]
-    likely: int
+    likely: int | None
     basis: str

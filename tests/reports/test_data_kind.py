@@ -62,9 +62,15 @@ def test_each_kind_has_its_line() -> None:
     import dataclasses
 
     plain = data_kind(RowRecord(3).table(), None)
+    plain = dataclasses.replace(plain, rows=100)
     noisy = dataclasses.replace(plain, wrong_share=0.1, imbalance=50.0)
     assert [one.when for one in decide(noisy)] == ["wrong labels"]
     rare = dataclasses.replace(plain, wrong_share=0.0, imbalance=50.0, redundant_share=0.9)
     assert [one.when for one in decide(rare)] == ["redundant rows", "rare classes, right labels"]
+    assert decide(dataclasses.replace(rare, rows=29)) == [DECISIONS[-1]]
     for decision in DECISIONS:
         assert decision.reason
+
+
+def test_one_visit_says_nothing_of_redundancy() -> None:
+    assert data_kind(made(2, 10, visits=[1, 1], learnt_at=[0, 0]), None).redundant_share is None

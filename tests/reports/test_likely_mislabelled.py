@@ -31,16 +31,63 @@ def test_evidence_is_in_words() -> None:
     known = {"margin": [-2.5], "visits": [4], "agreement": [0.25], "forgettings": [2]}
     found = likely_mislabelled(table(1, **known))
     assert found is not None
-    assert found.evidence == ("area under the margin -2.50, label agreed with at 25% of 4 visits, forgotten 2 times",)
+    assert found.evidence == ("area under the margin -2.50, label agreed with at 25 % of 4 visits, forgotten 2 times",)
 
 
 def test_without_margins_losses_rank_and_nothing_is_called_likely() -> None:
     found = likely_mislabelled(table(40, loss=[NAN, *range(39)]))
     assert found is not None
     assert found.ids.tolist() == list(range(39, 0, -1))
-    assert found.likely == 0
+    assert found.likely is None
     assert "losses" in found.basis
     assert found.evidence[0] == "mean loss 38"
+
+
+def two_classes(wrong: int, **columns: object) -> RowTable:
+    """100 rows of two classes with a margin of about 2; the first ``wrong`` of them -2, the next two -.5."""
+    margin = np.linspace(1.5, 2.5, 100)
+    margin[:wrong] *= -1
+    margin[wrong : wrong + 2] = -0.5
+    label = np.arange(100) % 2
+    known = {"margin": margin, "label": label, "suggestion": 1 - label, "visits": [5] * 100}
+    return table(100, **(known | columns))
+
+
+def test_rows_that_are_preferred_elsewhere_as_much_as_usual_are_named() -> None:
+    found = likely_mislabelled(two_classes(12))
+    assert found is not None
+    assert found.likely == 12
+    assert sorted(found.ids[:12].tolist()) == list(range(12))
+
+
+def test_a_class_that_is_not_learnt_proves_nothing() -> None:
+    label = np.zeros(100)
+    label[12:] = 1
+    found = likely_mislabelled(two_classes(12, label=label, suggestion=[2] * 100))
+    assert found is not None
+    assert found.likely == 0
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"visits": [2] * 100}, "visited fewer than 3 times"),
+        ({"label": [-1] * 100}, "rows without a class have no wrong one"),
+        ({"margin": np.linspace(-3, 1, 100)}, "has not learnt the classes"),
+        ({"margin": [1.0] * 29 + [NAN] * 71}, "fewer than 30 rows"),
+    ],
+)
+def test_a_run_that_cannot_tell_says_why(columns: dict[str, object], reason: str) -> None:
+    found = likely_mislabelled(two_classes(12, **columns))
+    assert found is not None
+    assert found.likely is None
+    assert reason in found.basis
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_group_is_not_two(seed: int) -> None:
+    margins = np.random.default_rng(seed).normal(0.5, 1, 2000)
+    assert low_group(np.sort(margins)) == 0
 
 
 def test_nothing_known_nothing_said() -> None:

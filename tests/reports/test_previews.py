@@ -342,3 +342,17 @@ def test_nothing_raises(value):
     assert found.kind in {"image", "text", "table", "wave", "raw"}
     if found.kind == "image":
         assert max(pixels_of(found.source).shape) <= 96
+
+
+class Safe(str):
+    """What libraries of templates call safe for HTML."""
+
+    def __html__(self) -> str:
+        return self
+
+
+def test_a_text_that_calls_itself_safe_is_a_text() -> None:
+    from lightning_select.reports.preview_values import plain, scalar
+
+    assert type(scalar(Safe("<b>"))) is str
+    assert type(plain(Safe("<b>"))[0]) is str
