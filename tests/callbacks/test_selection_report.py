@@ -419,7 +419,8 @@ def test_rows_without_a_finite_loss_are_told(tmp_path: Path) -> None:
     class Odd(Base):
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             x, y = batch
-            return F.cross_entropy(self(torch.where(x[:, :1] > 1.4, torch.nan, x)), y)
+            losses = F.cross_entropy(self(x), y, reduction="none")
+            return torch.where(x[:, 0] > 1.4, torch.nan, losses).mean()  # its gradient is finite
 
     x = features(rows=ROWS)[0]
     odd = (x[:, 0] > 1.4).nonzero().flatten().tolist()
