@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
+import pytest
 
 from lightning_select.reports.data_kind import data_kind
 from lightning_select.reports.decision_table import DECISIONS, decide
@@ -74,3 +78,17 @@ def test_each_kind_has_its_line() -> None:
 
 def test_one_visit_says_nothing_of_redundancy() -> None:
     assert data_kind(made(2, 10, visits=[1, 1], learnt_at=[0, 0]), None).redundant_share is None
+
+
+def test_the_readme_shows_the_same_table() -> None:
+    readme = Path(__file__).parents[2] / "README.md"
+    if not readme.exists():
+        pytest.skip("an installed package has no README beside its tests")
+    rows = {cells[1].strip(): line for line in readme.read_text().splitlines() if len(cells := line.split("|")) == 7}
+    for decision in DECISIONS:
+        line = rows[decision.when]
+        assert decision.first in line
+        found = re.findall(r"`(\w+)`", line.split("|")[3]), re.findall(r"`(\w+)`", line.split("|")[4])
+        assert found == (list(decision.methods), list(decision.avoid))
+        for figure in re.findall(r"\.\d+|\w+\.py", decision.reason):
+            assert figure in line.split("|")[5]
