@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +48,23 @@ def check_settings(config: DictConfig) -> None:
             value = trainer.get(name)
             timed = name == "val_check_interval" and (not isinstance(value, str) or ":" in value)  # days:hours:...
             _check(f"trainer.{name}", value, value is None or _is_number(value) or timed, "null or a number")
-    settings = config.compare
-    _check(
-        "compare.target", settings.target, settings.target is None or _is_number(settings.target), "null or a number"
-    )
+    _check_comparison(config.compare)
+
+
+def _check_comparison(settings: DictConfig) -> None:
+    target, final_metric = settings.target, settings.final_metric
+    reachable = target is None or (_is_number(target) and math.isfinite(target))
+    _check("compare.target", target, reachable, "null or a number")
     _check("compare.mode", settings.mode, settings.mode in ("max", "min"), "max or min")
+    final_mode = settings.final_mode
+    _check("compare.final_mode", final_mode, final_mode in (None, "max", "min"), "null, max or min")
     reports = settings.reports
     _check("compare.reports", reports, _is_whole(reports) and reports >= 0, "a number of seeds, 0 or more")
     for name in ("equal_cost", "stop_worse"):
         _check(f"compare.{name}", settings[name], isinstance(settings[name], bool), "true or false")
-    for name in ("metric", "final_metric"):
-        _check(f"compare.{name}", settings[name], isinstance(settings[name], str), "the name of a metric")
+    _check("compare.metric", settings.metric, isinstance(settings.metric, str), "the name of a metric")
+    named = final_metric is None or isinstance(final_metric, str)
+    _check("compare.final_metric", final_metric, named, "null or the name of a metric")
 
 
 def is_seed(value: Any) -> bool:

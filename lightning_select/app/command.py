@@ -18,12 +18,12 @@ from lightning_select.app.audit import audit
 from lightning_select.app.checks import check_settings, digits_notice
 from lightning_select.app.compare import compare
 from lightning_select.app.config_path import PRIMARY, app_folder, register_configs
-from lightning_select.app.console import complain, say
+from lightning_select.app.console import complain, harmless, say
 from lightning_select.app.fit import fit
 from lightning_select.app.hints import explain, missing_groups
 from lightning_select.app.hydra_versions import BASE
 from lightning_select.app.methods import GROUP
-from lightning_select.app.sweep import join_jobs, settle_folder
+from lightning_select.app.sweep import comparisons_in, join_jobs, settle_folder
 from lightning_select.errors import ConfigurationError, SelectionError
 
 __all__ = ["main"]
@@ -37,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Hydra overrides and flags; ``None`` takes those of the command line.
     """
+    register_configs()
     arguments, sweep = settle_folder(_prepared(sys.argv[1:] if arguments is None else arguments))
+    before = {} if sweep is None else comparisons_in(sweep)
     started: list[bool] = []
     notices: list[str] = []
 
@@ -52,7 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 _TASKS[config.task](config)
         notices.clear()
 
-    register_configs()
     with _as_program(arguments):
         try:
             hydra.main(**BASE, config_path=str(app_folder()), config_name=PRIMARY)(run)()
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         finally:
             if sweep is not None and sweep.is_dir():
-                join_jobs(sweep)
+                join_jobs(sweep, before)
 
 
 def _check(config: DictConfig, arguments: Sequence[str]) -> None:
@@ -85,7 +86,7 @@ def _in_a_sentence() -> Iterator[None]:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         if HydraConfig.get().mode == RunMode.MULTIRUN:  # maybe in a process of its own: Hydra brings it home
-            raise CompactHydraException(f"lightning-select: error: {error}") from error
+            raise CompactHydraException(harmless(f"lightning-select: error: {error}")) from error
         complain(f"error: {error}")
         raise SystemExit(1) from error
 

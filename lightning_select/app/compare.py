@@ -6,6 +6,7 @@ import contextlib
 import functools
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,18 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lightning_select.app.batch_size import settle_batch_size
 from lightning_select.app.budget import budget_in_steps
+from lightning_select.app.building import OtherLightningError, check_sampler, is_import_failure
 from lightning_select.app.checks import is_seed
 from lightning_select.app.console import hush, say
-from lightning_select.app.equal_cost import is_baseline, missing_baselines, plan_baseline
-from lightning_select.app.fairness import check_overrides, unfairness
+from lightning_select.app.equal_cost import is_baseline, missed_cost, missing_baselines, plan_baseline
+from lightning_select.app.fairness import check_overrides, stops_early, unfairness
 from lightning_select.app.methods import ROLLOUTS, SAMPLER, UNIFORM, Method, compose_method, list_recipes, read_methods
 from lightning_select.app.progress import Progress, is_shared, progress_of
 from lightning_select.app.recorder import MissingMetricError
 from lightning_select.app.reporting import Settings, report
 from lightning_select.app.resuming import comparison_folder, finished_runs, note_settings
 from lightning_select.app.runs import Run, RunLog
-from lightning_select.app.stopping import hopeless
+from lightning_select.app.stopping import ENOUGH, hopeless
 from lightning_select.app.training import run_folder, train_one
 from lightning_select.callbacks.selection_report import SelectionReport
 from lightning_select.errors import ConfigurationError, RowIdError
@@ -66,18 +68,28 @@ class _Comparison:
             except HydraException as error:
                 raise ConfigurationError(f"methods must fit the config, got {method}: {error}") from error
             check_overrides(method.name, configs[method.name], uniform, self.key)
+            check_sampler(configs[method.name], method.name)
         # Who draws the rows by a sampler has an order of its own.
         self.own_order = {name for name, one in configs.items() if OmegaConf.select(one, "sampler._target_")}
         self.budget = {} if self.key is None else budget_in_steps(uniform)
         if notice:
             say(notice)
+        self.may_stop = stops_early(uniform)
+        if self.may_stop:
+            say("Notice: runs may end early (EarlyStopping), and are compared as they are, whatever their length.")
+        if config.compare.stop_worse and len(self.seeds) <= ENOUGH:
+            say(
+                f"Notice: compare.stop_worse=true does nothing, because a method is only stopped after {ENOUGH} seeds "
+                f"of one comparison, and this one has {len(self.seeds)}. Jobs of a sweep do not know of each other."
+            )
         if is_shared() and config.threads is None:
             say("Notice: jobs that run side by side take each other's cores; threads=1 keeps each of them to one.")
         self.folder = comparison_folder(config)
         note_settings(self.folder, config, configs)
         self.runs = finished_runs(self.folder)
         self.log = RunLog(self.folder, self.runs)
-        self.settings = Settings(config.compare.metric, config.compare.mode, config.compare.target)
+        shown = config.compare
+        self.settings = Settings(shown.metric, shown.mode, shown.target, final_mode=shown.final_mode)
 
     @property
     def planned(self) -> int:
@@ -89,12 +101,16 @@ class _Comparison:
         """Train what is missing, seed by seed."""
         for seed in self.seeds:
             stopped = self._stopped()
+            judged = {method.name for method in self.methods} - {UNIFORM}
+            done = bool(judged) and judged <= stopped.keys()  # nobody is left to compare uniform with
             for method in self.methods:
-                if method.name in stopped:
+                if self._has(method.name, seed):
+                    continue
+                if done or method.name in stopped:
                     bar.skip()
-                elif not self._has(method.name, seed):
+                else:
                     self._train(method, seed, self.budget, bar)
-            if self.config.compare.equal_cost:
+            if self.config.compare.equal_cost and not done:
                 missing = missing_baselines(self.runs, seed)
                 bar.expect(len(missing))
                 for name, run, uniform in missing:
@@ -113,7 +129,7 @@ class _Comparison:
             return {}
         stopped = hopeless(self.runs, self.settings)
         notes = {name: f"stopped after {count} seeds: clearly worse (99 %)" for name, count in stopped.items()}
-        self.settings = Settings(self.settings.metric, self.settings.mode, self.settings.target, notes)
+        self.settings = replace(self.settings, notes=notes)
         return stopped
 
     def _has(self, name: str, seed: int) -> bool:
@@ -122,11 +138,12 @@ class _Comparison:
     def _train(self, method: Method, seed: int, budget: Mapping[str, Any], bar: Progress) -> None:
         """One run; what it came to is on the disk when this returns."""
         tell = bar.start(method.name, seed)
+        like = None if is_baseline(method.name) else self._uniform(seed)
 
         def attempt() -> Run:
             config = compose_method(method, seed, self.key)
             folder = run_folder(self.folder, method.name, seed)
-            train = functools.partial(train_one, config, method.name, seed, budget, tell, folder)
+            train = functools.partial(train_one, config, method.name, seed, budget, tell, folder, like)
             if seed not in self.seeds[: self.config.compare.reports]:
                 return self._checked(train())
             try:
@@ -142,12 +159,21 @@ class _Comparison:
         self.runs.append(run)
         bar.finish(run)
 
+    def _uniform(self, seed: int) -> Run | None:
+        """Uniform's run on a seed, where it has finished."""
+        done = (run for run in self.runs if not run.error)
+        return next((run for run in done if (run.method, run.seed) == (UNIFORM, seed)), None)
+
     def _checked(self, run: Run) -> Run:
         """The run, or the reason why it cannot be compared with that of uniform on the same seed."""
-        uniform = next((one for one in self.runs if (one.method, one.seed) == (UNIFORM, run.seed)), None)
-        if uniform is None or uniform.error or is_baseline(run.method):
+        uniform = self._uniform(run.seed)
+        if uniform is None:
             return run
-        reason = unfairness(run, uniform, own_order=run.method in self.own_order)
+        if is_baseline(run.method):
+            planned = {name: owner for name, owner, _ in missing_baselines(self.runs, run.seed)}
+            reason = missed_cost(run, planned[run.method], uniform) if run.method in planned else ""
+        else:
+            reason = unfairness(run, uniform, own_order=run.method in self.own_order, may_stop=self.may_stop)
         return Run(run.method, run.seed, error=f"unfair: {reason}") if reason else run
 
 
@@ -159,6 +185,7 @@ def _attempt(train: Callable[[], Run], method: Method, seed: int, folder: Path, 
 
     Raises:
         MissingMetricError: The module logs no such metric, and no run has found it yet: the others will not either.
+        InstantiationException: A class was not found, the same.
     """
     try:
         return train()
@@ -166,7 +193,7 @@ def _attempt(train: Callable[[], Run], method: Method, seed: int, folder: Path, 
         # Where even this cannot be written the line of the run cannot either, which is told in a sentence.
         with contextlib.suppress(OSError), (folder / "errors.txt").open("a", encoding="utf-8") as handle:
             handle.write(f"{method.name}, seed {seed}:\n{traceback.format_exc()}\n")
-        if first and isinstance(error, MissingMetricError):
+        if first and (isinstance(error, (MissingMetricError, OtherLightningError)) or is_import_failure(error)):
             raise
         line = next(iter(str(error).splitlines()), "")
         return Run(method.name, seed, error=f"{type(error).__name__}: {line}")

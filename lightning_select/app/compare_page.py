@@ -33,7 +33,7 @@ class Page:
         runs: All runs.
         sentence: The verdict in one sentence.
         notes: Something more about some methods.
-        higher: Is more of the metric better?
+        higher: Is more of the final metric better?
         metric: Name of the metric of the curves.
         final_metric: Name of the metric after training.
         target: Value of ``metric`` that was to be reached.
@@ -114,6 +114,8 @@ def _links(runs: Sequence[Run], folder: Path, jobs: Sequence[Path]) -> list[tupl
     """Reports of runs: what to call them, and where they lie from here."""
     links = []
     for run in runs:
+        if run.error:
+            continue
         places = [run_folder(place, run.method, run.seed) for place in (folder, *jobs)]
         files = [file for place in places for way in ("report.html", "*/report.html") for file in place.glob(way)]
         for file in sorted(files)[-1:]:  # a run that was started anew may have left an earlier one

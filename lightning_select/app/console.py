@@ -10,18 +10,25 @@ from contextlib import contextmanager
 
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 
-__all__ = ["complain", "hush", "say"]
+__all__ = ["complain", "harmless", "hush", "say"]
+
+_SPELLED = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+
+
+def harmless(text: str) -> str:
+    """The text with control characters spelled out, because those of a terminal may move its cursor or hide lines."""
+    return text.translate(_SPELLED)
 
 
 def say(text: str) -> None:
     """Write a line (or several) to standard output, at once."""
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{harmless(text)}\n")
     sys.stdout.flush()
 
 
 def complain(text: str) -> None:
     """Write a line to standard error, in the name of the command."""
-    sys.stderr.write(f"lightning-select: {text}\n")
+    sys.stderr.write(f"lightning-select: {harmless(text)}\n")
     sys.stderr.flush()
 
 

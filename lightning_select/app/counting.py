@@ -28,10 +28,12 @@ class RowCount:
     Attributes:
         rows: Rows that went through a forward pass.
         trained: Those of them whose pass was recorded for a backward pass.
+        scoring: Do rows without a backward pass count? Not where only a report on the rows takes such passes.
     """
 
     rows: int = 0
     trained: int = 0
+    scoring: bool = True
 
     @property
     def cost(self) -> int:
@@ -74,7 +76,7 @@ def _counter(count: RowCount) -> Callable[[Callable[..., Any]], Callable[..., An
     def counted(step: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(step)
         def wrapped(module: Any, *args: Any, **kwargs: Any) -> Any:
-            if inside[0]:
+            if inside[0] or not (count.scoring or torch.is_grad_enabled()):
                 return step(module, *args, **kwargs)
             rows = count_rows(args[0] if args else next(iter(kwargs.values())))
             count.rows += rows

@@ -15,6 +15,9 @@ __all__ = ["HEIGHT", "WIDTH", "Panel", "Trace", "legend_of", "panels_of"]
 WIDTH, HEIGHT = 420, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 10, 42
 _COLOURS = 10
+_LARGEST = 1e100
+"""What is larger, in its absolute value, is drawn as little as what is no number at all."""
+
 _AXES = (
     ("step", "optimiser steps", False),
     ("samples", "rows processed, scoring included (log)", True),
@@ -50,15 +53,15 @@ def colour_of(method: str, methods: Sequence[str]) -> str:
 
 
 def panels_of(runs: Sequence[Run], target: float | None) -> list[Panel]:
-    """One panel per axis; none where no run has a curve."""
+    """One panel per axis; none where no run has a curve. Values that are not finite are left out."""
+    target = None if target is None or not _is_drawn(target) else target
     curves: dict[str, list[tuple[Point, ...]]] = {}
     for run in runs:
-        points = tuple(point for point in run.points if math.isfinite(point.value))
-        if points and not run.error:
-            curves.setdefault(run.method, []).append(points)
+        if not run.error and any(_is_drawn(point.value) for point in run.points):
+            curves.setdefault(run.method, []).append(run.points)
     if not curves:
         return []
-    every = [point for of_method in curves.values() for points in of_method for point in points]
+    every = [one for of_method in curves.values() for points in of_method for one in points if _is_drawn(one.value)]
     values = [point.value for point in every] + ([] if target is None else [target])
     up = _scale(min(values), max(values), HEIGHT - _BOTTOM, _TOP, log=False)
     methods = list(dict.fromkeys(run.method for run in runs))
@@ -88,14 +91,21 @@ def _traces(
     method: str,
     methods: Sequence[str],
 ) -> list[Trace]:
-    """The runs of a method, and their mean, evaluation by evaluation, as far as all runs go."""
+    """The runs of a method, and their mean, evaluation by evaluation, as far as all runs go and have values."""
     lines = [[(float(getattr(point, name)), point.value) for point in points] for points in curves]
-    mean = [(sum(x for x, _ in at) / len(at), sum(y for _, y in at) / len(at)) for at in zip(*lines, strict=False)]
+    common = [at for at in zip(*lines, strict=False) if all(_is_drawn(y) for _, y in at)]
+    mean = [(sum(x for x, _ in at) / len(at), sum(y for _, y in at) / len(at)) for at in common]
+    lines = [[(x, y) for x, y in line if _is_drawn(y)] for line in lines]
     colour, dashed = colour_of(method, methods), is_baseline(method)
     return [
         Trace(" ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in line), colour, whole, dashed)
         for line, whole in [*((line, False) for line in lines if len(lines) > 1), (mean, True)]
+        if line
     ]
+
+
+def _is_drawn(value: float) -> bool:
+    return abs(value) < _LARGEST  # which is false for what is no number
 
 
 def _scale(low: float, high: float, start: float, end: float, *, log: bool) -> Callable[[float], float]:
@@ -136,5 +146,7 @@ def _short(value: float) -> str:
 def legend_of(runs: Sequence[Run]) -> Mapping[str, tuple[str, bool]]:
     """Colour of each method that has a curve, and whether its line is dashed."""
     methods = list(dict.fromkeys(run.method for run in runs))
-    drawn = dict.fromkeys(run.method for run in runs if run.points and not run.error)
+    drawn = dict.fromkeys(
+        run.method for run in runs if not run.error and any(_is_drawn(point.value) for point in run.points)
+    )
     return {method: (colour_of(method, methods), is_baseline(method)) for method in drawn}

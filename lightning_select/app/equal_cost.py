@@ -18,7 +18,15 @@ from omegaconf import DictConfig
 from lightning_select.app.methods import GROUP, NONE, UNIFORM, Method
 from lightning_select.app.runs import Run
 
-__all__ = ["TOLERANCE", "baseline_name", "baselines_of", "is_baseline", "missing_baselines", "plan_baseline"]
+__all__ = [
+    "TOLERANCE",
+    "baseline_name",
+    "baselines_of",
+    "is_baseline",
+    "missed_cost",
+    "missing_baselines",
+    "plan_baseline",
+]
 
 TOLERANCE = 0.05
 """Costs that differ by less than this share count as the same."""
@@ -102,6 +110,22 @@ def plan_baseline(name: str, run: Run, uniform: Run, config: DictConfig) -> tupl
     overrides = [f"{GROUP}={NONE}", f"++trainer.max_epochs={epochs}", f"++trainer.max_steps={steps}"]
     overrides += [f"++trainer.val_check_interval={every}", "++trainer.check_val_every_n_epoch=null"]
     return Method(name, tuple(overrides)), budget
+
+
+def missed_cost(baseline: Run, run: Run, uniform: Run) -> str:
+    """Why a run that was to cost as much as ``run`` does not count as one; empty where it does.
+
+    It may end early by a callback or by the clock. What rounding to whole steps comes to is forgiven.
+
+    Args:
+        baseline: Uniform at the cost of ``run``.
+        run: The run whose cost it was to have.
+        uniform: Uniform's run on the same seed.
+    """
+    if abs(baseline.cost - run.cost) <= max(TOLERANCE * run.cost, uniform.cost / max(uniform.steps, 1)):
+        return ""
+    multiples = [f"{one.cost / uniform.cost:.2f}x uniform" for one in (baseline, run)]
+    return f"it cost {multiples[0]}, {run.method} {multiples[1]}"
 
 
 def _agree(cost: float, other: float) -> bool:

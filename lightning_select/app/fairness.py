@@ -6,10 +6,11 @@ Every method trains on the data of uniform, in the same order, as long, and is e
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from itertools import chain, islice
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
+import hydra.utils
 import numpy as np
 import torch
 from lightning.pytorch import seed_everything
@@ -18,17 +19,20 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lightning_select.app.loaders import flatten
+from lightning_select.app.methods import UNIFORM
 from lightning_select.app.runs import Run
+from lightning_select.app.witness import Order, Witness, differing_order
 from lightning_select.batch import count_rows, take_rows
 from lightning_select.callbacks.loaders import find_sampler
 from lightning_select.compat import Callback, sized_len
 from lightning_select.containers import DESCRIPTIONS, children_of
 from lightning_select.errors import BatchFormatError, ConfigurationError
 
-__all__ = ["Fingerprint", "check_overrides", "unfairness"]
+__all__ = ["Fingerprint", "check_overrides", "size_notes", "stops_early", "unfairness"]
 
 _WITNESSED = 8
-"""Rows whose order and content stand for all."""
+"""Rows whose content stands for all."""
 
 _OWN = {"sampler"}
 """Keys of the data that a method may set: which rows are drawn is what it is about."""
@@ -36,7 +40,7 @@ _OWN = {"sampler"}
 _TRAINER = (
     *("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "fast_dev_run", "overfit_batches"),
     *("val_check_interval", "check_val_every_n_epoch", "limit_train_batches", "limit_val_batches"),
-    *("limit_test_batches", "num_sanity_val_steps", "accumulate_grad_batches"),
+    *("limit_test_batches", "num_sanity_val_steps", "accumulate_grad_batches", "reload_dataloaders_every_n_epochs"),
 )
 """Arguments of the Trainer on which length and evaluation depend."""
 
@@ -71,24 +75,39 @@ class Fingerprint(Callback):
         seed: Seed of the run.
 
     Attributes:
-        train_rows: Length of the training dataset, where it has one.
-        drawn: Positions of the first rows that were drawn, where the loader has a batch sampler to listen to.
+        train_rows: Length of the training dataset, of all of them where there are several, if it is known.
         validated: Length of the validation dataset, rows of its first batch, and a digest of the first of them.
     """
 
     def __init__(self, seed: int) -> None:
         self.train_rows: int | None = None
-        self.drawn: list[int] = []
         self.validated = ""
+        self._orders: dict[int, tuple[Order, Any]] = {}
         self._seed = seed
 
-    def watch(self, loader: Any) -> None:
-        """Listen to the drawing of a training loader, unless a sampler of ours draws: its order is the method."""
-        self.train_rows = sized_len(getattr(loader, "dataset", None))
-        batches = getattr(loader, "batch_sampler", None)
-        if isinstance(loader, DataLoader) and batches is not None and find_sampler(loader) is None:
-            # Replaced in __dict__, because a DataLoader refuses the plain assignment.
-            vars(loader)["batch_sampler"] = _Witness(batches, self.drawn)
+    @property
+    def drawn(self) -> list[int]:
+        """Positions of the first rows that were drawn, where the loader has a batch sampler to listen to."""
+        return self._orders[0][0].first if 0 in self._orders else []
+
+    @property
+    def order(self) -> str:
+        """The order of rows, as `lightning_select.app.witness` compares it: the first ones, then digests."""
+        digests = (order.describe(place, size) for place, (order, size) in self._orders.items())
+        return " ".join([*map(str, self.drawn), *digests])
+
+    def watch(self, loaders: Any) -> None:
+        """Listen to the drawing of training loaders, unless a sampler of ours draws: its order is the method."""
+        lengths = [sized_len(getattr(loader, "dataset", None)) for loader in flatten(loaders)]
+        self.train_rows = None if None in lengths else sum(length or 0 for length in lengths)
+        for place, loader in enumerate(flatten(loaders)):
+            batches = getattr(loader, "batch_sampler", None)
+            if not isinstance(loader, DataLoader) or batches is None or find_sampler(loader) is not None:
+                continue
+            order, _ = self._orders.setdefault(place, (Order(), loader.batch_size))
+            if not isinstance(batches, Witness):  # a loader that the user keeps is handed out again
+                # Replaced in __dict__, because a DataLoader refuses the plain assignment.
+                vars(loader)["batch_sampler"] = Witness(batches, order)
 
     def on_sanity_check_start(self, trainer: Any, pl_module: Any) -> None:
         """Start from the same random numbers, whatever came before; Lightning puts back what there was."""
@@ -103,38 +122,16 @@ class Fingerprint(Callback):
             self.validated = f"{length} {_digest(batch)}"
 
 
-class _Witness:
-    """A batch sampler that notes the first rows it draws; everything else is the inner one's."""
-
-    def __init__(self, inner: Any, drawn: list[int]) -> None:
-        self.inner = inner
-        self.drawn = drawn
-
-    def __iter__(self) -> Iterator[Any]:
-        for positions in self.inner:
-            if len(self.drawn) < _WITNESSED:
-                few = islice(positions, _WITNESSED - len(self.drawn))
-                self.drawn.extend(int(position) for position in few if _is_position(position))
-            yield positions
-
-    def __len__(self) -> int:
-        return len(self.inner)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "inner":  # not while copy and pickle build an empty one
-            raise AttributeError(name)
-        return getattr(self.inner, name)
-
-
-def unfairness(run: Run, uniform: Run, *, own_order: bool) -> str:
+def unfairness(run: Run, uniform: Run, *, own_order: bool, may_stop: bool = False) -> str:
     """Why a run cannot be compared with that of uniform on the same seed; empty where it can.
 
     Args:
         run: The run.
         uniform: Uniform's.
         own_order: Does the method draw the rows itself?
+        may_stop: May every run end when it wants to?
     """
-    if len(run.points) < len(uniform.points):
+    if len(run.points) < len(uniform.points) and not may_stop:
         return f"it was evaluated {len(run.points)} times, uniform {len(uniform.points)} times"
     if run.train_rows != uniform.train_rows:
         return f"its training data have {run.train_rows} rows, those of uniform {uniform.train_rows}"
@@ -142,11 +139,44 @@ def unfairness(run: Run, uniform: Run, *, own_order: bool) -> str:
     # Batches of another size may be padded differently, so that their rows cannot be compared.
     if seen[:1] != expected[:1] or (seen[1:2] == expected[1:2] and seen != expected):
         return "it was evaluated on other rows than uniform"
-    ours, theirs = run.drawn.split(), uniform.drawn.split()
-    common = min(len(ours), len(theirs))
-    if not own_order and ours[:common] != theirs[:common]:
-        return f"its rows came in another order: {run.drawn}, those of uniform {uniform.drawn}"
-    return ""
+    order = "" if own_order else differing_order(run.drawn, uniform.drawn)
+    return f"its rows came in another order: {order}" if order else ""
+
+
+def stops_early(config: DictConfig) -> bool:
+    """Do the callbacks that all methods share end a run before its time?"""
+    return any(
+        kind.__name__ == "EarlyStopping"
+        for entry in (config.get("callbacks") or {}).values()
+        for kind in getattr(_class_of(entry), "__mro__", ())
+    )
+
+
+def _class_of(entry: Any) -> Any:
+    """The class that an entry of the config names, ``None`` where building it will say what is wrong."""
+    target = entry.get("_target_") if isinstance(entry, DictConfig) else None
+    try:
+        return hydra.utils.get_object(target) if isinstance(target, str) else None
+    except (ImportError, ValueError, AttributeError):
+        return None
+
+
+def size_notes(runs: Sequence[Run]) -> dict[str, str]:
+    """A note on each method that was evaluated in batches of another size than uniform, by its name."""
+    uniform = {run.seed: run for run in runs if run.method == UNIFORM and not run.error}
+    notes = {}
+    for run in runs:
+        if run.error or run.seed not in uniform:
+            continue
+        ours, theirs = (one.validated.split()[1:2] for one in (run, uniform[run.seed]))
+        if ours != theirs and ours and theirs:
+            told = f"validated in batches of {ours[0]}, uniform of {theirs[0]}"
+        elif run.evaluated != uniform[run.seed].evaluated:
+            told = f"evaluated in batches of {run.evaluated}, uniform of {uniform[run.seed].evaluated}"
+        else:
+            continue
+        notes[run.method] = f"was {told}: a metric that depends on who is in a batch cannot be compared"
+    return notes
 
 
 def _is_free(key: str, section: str, size_key: str | None) -> bool:
@@ -172,10 +202,6 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield from chain.from_iterable(_leaves(f"{path}.{key}", part) for key, part in value.items())
     else:
         yield path, value
-
-
-def _is_position(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) or (isinstance(value, Tensor) and value.ndim == 0)
 
 
 def _digest(batch: Any) -> str:

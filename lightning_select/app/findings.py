@@ -3,7 +3,8 @@
 What it took to reach the target (steps, rows, compute, seconds) is compared by its ratio, the mean of the logarithms'
 differences; the final metric by its difference. The rules, in this order:
 
-1. Fewer than two common seeds: no evidence.
+1. Fewer than two common seeds: no evidence. The same for a final metric that is no finite number in some common runs;
+   where that is so in all runs of one of the two and in none of the other, the latter is better, from three seeds on.
 2. One of the two reaches the target in all common runs and the other in none: that one is better, from three common
    seeds on (with fewer it happens by chance in more than 5 % of the cases).
 3. One of the two does not reach the target in all common runs: no evidence.
@@ -92,9 +93,15 @@ def compare_finals(pairs: Pairs, *, higher: bool, level: float = 0.95) -> Findin
         higher: Is more better?
         level: Of the interval.
     """
+    if len(pairs) < 2:
+        return Finding("unclear")
+    ours, theirs = (sum(math.isfinite(pair[side]) for pair in pairs) for side in (0, 1))
+    if ours < len(pairs) or theirs < len(pairs):
+        count = len(pairs)
+        kind = {(count, 0): "better", (0, count): "worse"}.get((ours, theirs), "unclear")
+        numbers = f"not finite in {count - ours} of {count} runs, uniform's in {count - theirs}"
+        return Finding(kind if count >= _SURE else "unclear", numbers)  # type: ignore[arg-type]
     differences = [one - other for one, other in pairs]
-    if len(pairs) < 2 or not all(map(math.isfinite, differences)):
-        return Finding("unclear", "" if len(pairs) < 2 else "not finite in all runs")
     interval = paired_interval(differences, level)
     numbers = f"by {interval.mean:+.3g}, {interval.low:+.3g} to {interval.high:+.3g}"
     spread = max(differences) - min(differences) > _ROUNDING * max(map(abs, differences))

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lightning_select.app.config_path import PRIMARY, app_folder, shared_folder
 from lightning_select.app.hydra_versions import BASE
 
-__all__ = ["explain", "missing_groups"]
+__all__ = ["config_dirs", "explain", "missing_groups"]
 
 
 def explain(arguments: Sequence[str]) -> str:
@@ -43,7 +43,7 @@ def missing_groups(arguments: Sequence[str]) -> list[str]:
 def _list_groups(arguments: Sequence[str]) -> list[str]:
     """Groups of this application, and of a ``--config-dir`` among the arguments."""
     shared = {group for group in _groups(shared_folder()) if not group.startswith(app_folder().name)}
-    places = (app_folder(), *_config_dirs(arguments))
+    places = (app_folder(), *config_dirs(arguments))
     return sorted(shared.union(*(_groups(place) for place in places)))
 
 
@@ -85,7 +85,8 @@ def _compose(overrides: Sequence[str]) -> DictConfig | None:
     return None
 
 
-def _config_dirs(arguments: Sequence[str]) -> Iterable[Path]:
+def config_dirs(arguments: Sequence[str]) -> Iterable[Path]:
+    """Folders that ``--config-dir`` names."""
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
         if argument in ("--config-dir", "-cd"):
             yield Path(following)

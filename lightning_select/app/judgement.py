@@ -102,7 +102,7 @@ def judge(
         outcomes: All outcomes.
         partners: Who is compared with whom at equal cost.
         target: Value to reach; ``None`` leaves only the final metric.
-        higher: Is more of the metric better?
+        higher: Is more of the final metric better?
         level: Of the intervals.
     """
     judgements = []

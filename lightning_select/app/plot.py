@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ def plot_curves(runs: Sequence[Run], file: Path, *, metric: str, target: float |
         return False
     curves: dict[str, list[tuple[Point, ...]]] = {}
     for run in runs:
-        if run.points and not run.error:
+        if not run.error and any(math.isfinite(point.value) for point in run.points):
             curves.setdefault(run.method, []).append(run.points)
     if not curves:
         return False
@@ -57,5 +58,6 @@ def plot_curves(runs: Sequence[Run], file: Path, *, metric: str, target: float |
 
 
 def _mean(curves: Sequence[tuple[Point, ...]], name: str) -> list[float]:
-    """Mean over runs, evaluation by evaluation, as far as all runs go."""
-    return [statistics.fmean(getattr(point, name) for point in points) for points in zip(*curves, strict=False)]
+    """Mean over runs, evaluation by evaluation, as far as all runs go and are finite."""
+    common = [points for points in zip(*curves, strict=False) if all(math.isfinite(point.value) for point in points)]
+    return [statistics.fmean(getattr(point, name) for point in points) for points in common]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from lightning_select.callbacks.loss_reweighting import LossReweighting
 from lightning_select.compat import Callback
 from lightning_select.errors import ConfigurationError
 
-__all__ = ["MissingMetricError", "Point", "Recorder", "logged_metric"]
+__all__ = ["MissingMetricError", "Point", "Recorder", "logged_metric", "metric_of_test"]
 
 
 class MissingMetricError(ConfigurationError):
@@ -109,13 +110,14 @@ class Recorder(Callback):
         """Record, and let the clock run on.
 
         The sanity check before training only shows whether the metric is there, so that nobody trains for nothing. A
-        module that logs nothing in it may do so later.
+        module that logs nothing in it may do so later, and one whose names tell of the stage (``sanity_check_loss``)
+        will use others.
 
         Raises:
             MissingMetricError: Validation does not log the metric.
         """
         if trainer.sanity_checking:
-            if trainer.callback_metrics:
+            if trainer.callback_metrics and not any("sanity" in name.lower() for name in trainer.callback_metrics):
                 logged_metric(trainer, self._metric, "compare.metric", "validation")
         else:
             value = logged_metric(trainer, self._metric, "compare.metric", "validation")
@@ -158,6 +160,24 @@ class Recorder(Callback):
         apart = self._apart()
         self.seconds += time.perf_counter() - self._started - (apart - self._apart_before)
         self._apart_before = apart
+
+
+def metric_of_test(trainer: Any, metric: str, final_metric: str | None) -> tuple[float, str] | None:
+    """The final metric and its name, from the test that has just been run; ``None`` where only the curve tells.
+
+    Args:
+        trainer: The Trainer.
+        metric: Name of the metric that validation logs.
+        final_metric: Name of the metric that test logs; ``None`` stands for ``metric`` with a leading ``val`` replaced
+            by ``test`` (``test/loss`` for ``val/loss``, ``test_loss`` for ``val_loss``), where test logs that.
+
+    Raises:
+        MissingMetricError: A metric is named, and test does not log it.
+    """
+    if final_metric is not None:
+        return logged_metric(trainer, final_metric, "compare.final_metric", "test"), final_metric
+    name = re.sub(r"^(val|valid|validation)(?=[^A-Za-z0-9])", "test", metric)
+    return (float(trainer.callback_metrics[name]), name) if name in trainer.callback_metrics else None
 
 
 def logged_metric(trainer: Any, name: str, key: str, stage: str) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 from lightning_select.app.compare_page import Page, render_page
 from lightning_select.app.console import complain, say
 from lightning_select.app.equal_cost import baselines_of
+from lightning_select.app.fairness import size_notes
 from lightning_select.app.judgement import AXES, Against, Judgement, Partners, judge
 from lightning_select.app.plot import plot_curves
 from lightning_select.app.runs import Run, write_csv, write_whole
@@ -30,12 +31,24 @@ class Settings:
         mode: ``max`` where more of it is better, or ``min``.
         target: Value to reach; ``None`` is 95 % of where uniform ends.
         notes: Something to be told about a method, by its name.
+        final_mode: ``mode`` of the final metric; ``None`` where that is the same.
     """
 
     metric: str
     mode: str
     target: float | None
     notes: Mapping[str, str] = field(default_factory=dict)
+    final_mode: str | None = None
+
+    @property
+    def higher(self) -> bool:
+        """Is more of the metric of the curves better?"""
+        return self.mode == "max"
+
+    def higher_final(self, final_metric: str) -> bool:
+        """Is more of the final metric better? That may be the last value of the curves."""
+        own = None if final_metric == self.metric else self.final_mode
+        return (own or self.mode) == "max"
 
 
 def partners_of(runs: Sequence[Run]) -> dict[str, dict[int, str]]:
@@ -60,17 +73,20 @@ def report(
         partners: Who is compared with whom at equal cost; ``None`` finds out from the runs.
         jobs: Folders of comparisons whose runs these are, where they lie elsewhere.
     """
-    higher = settings.mode == "max"
+    higher = settings.higher
     partners = partners_of(runs) if partners is None else partners
     runs, final_metric = alike(runs, settings.metric)
     target = target_of(runs, settings.target, higher=higher)
     lines = summarise(runs, target, higher=higher)
     outcomes = outcomes_of(runs, target, higher=higher)
-    judgements = judge(outcomes, partners, target=target, higher=higher)
+    higher_final = settings.higher_final(final_metric)
+    judgements = judge(outcomes, partners, target=target, higher=higher_final)
     names: dict[str, Any] = {"metric": settings.metric, "final_metric": final_metric, "target": target}
-    say("\n" + format_table(lines, judgements, settings.notes, **names))
+    notes = size_notes(runs)
+    notes |= {name: "; ".join([note, *filter(None, [notes.get(name)])]) for name, note in settings.notes.items()}
+    say("\n" + format_table(lines, judgements, notes, **names))
     sentence = verdict(outcomes, judgements, **names)
-    page = Page(lines, judgements, runs, sentence, settings.notes, higher=higher, **names)
+    page = Page(lines, judgements, runs, sentence, notes, higher=higher_final, **names)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write_tables(lines, judgements, names, folder)

@@ -24,7 +24,7 @@ COMPARISON = "comparison.json"
 """What a comparison is trained with."""
 
 _FREE = ("seed", "seeds", "methods", "task", "threads")
-_FREE_SETTINGS = ("target", "equal_cost", "stop_worse", "resume", "reports")
+_FREE_SETTINGS = ("target", "final_mode", "equal_cost", "stop_worse", "resume", "reports")
 """What may change: more seeds or methods, and how the runs are looked at."""
 
 
@@ -66,7 +66,7 @@ def note_settings(folder: Path, config: DictConfig, methods: Mapping[str, DictCo
         settings = known | settings
     elif (folder / RUNS).exists():
         raise ConfigurationError(f"hydra.run.dir must be a new folder, got {folder}, which already holds {RUNS}.")
-    shown = {name: config.compare[name] for name in ("metric", "mode", "target")}
+    shown = {name: config.compare[name] for name in ("metric", "mode", "target", "final_mode")}
     write_whole(file, json.dumps({"shown": shown, "methods": settings}, indent=1))
 
 

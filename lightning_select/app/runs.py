@@ -38,8 +38,10 @@ class Run:
         rows_per_step: Rows that a step learnt from, on average.
         flagged_share: Share of rows with wrong labels in what was trained on, where they are marked.
         train_rows: Length of the training dataset, where it has one.
-        drawn: The first rows that were drawn from it, where that can be seen.
+        drawn: The first rows that were drawn from it, where that can be seen, and digests of those that followed.
         validated: Length of the validation dataset, rows of its first batch, and a digest of the first of them.
+        evaluated: Batch sizes of the validation and the test loaders.
+        epoch_steps: Optimiser steps of an epoch, where it has an end.
         points: The learning curve.
     """
 
@@ -58,6 +60,8 @@ class Run:
     train_rows: int | None = None
     drawn: str = ""
     validated: str = ""
+    evaluated: str = ""
+    epoch_steps: int | None = None
     points: tuple[Point, ...] = field(default=(), repr=False)
 
     @property
@@ -102,7 +106,9 @@ class RunLog:
 
 
 def read_runs(folder: Path) -> list[Run]:
-    """The runs that a comparison has written, in their order; a last line that was torn by a kill is left out.
+    """The runs that a comparison has written, in their order.
+
+    A last line that was torn by a kill is left out, and so is a run that has lost a part of its curve.
 
     Raises:
         ConfigurationError: The files are damaged, or have other columns.
@@ -116,8 +122,10 @@ def read_runs(folder: Path) -> list[Run]:
         values = {column.name: _value(folder / RUNS, line, column) for column in _FIELDS}
         # A kill between the two files leaves a curve without a run, which the next attempt appends once more.
         curve = points.get((line["method"], line["seed"]), [])
-        curve = curve[max(0, len(curve) - int(line["evaluations"] or 0)) :]
-        runs[line["method"], line["seed"]] = Run(**values, points=tuple(curve))
+        evaluations = int(line["evaluations"] or 0)
+        if len(curve) >= evaluations:
+            curve = curve[len(curve) - evaluations :]
+            runs[line["method"], line["seed"]] = Run(**values, points=tuple(curve))
     return list(runs.values())
 
 

@@ -9,7 +9,10 @@ from lightning_select.app.reporting import Settings, partners_of
 from lightning_select.app.runs import Run
 from lightning_select.app.summary import alike, outcomes_of, target_of
 
-__all__ = ["hopeless"]
+__all__ = ["ENOUGH", "hopeless"]
+
+ENOUGH = 3
+"""Seeds that it takes, by the rule of `lightning_select.app.judgement.clearly_worse`."""
 
 
 def hopeless(runs: Sequence[Run], settings: Settings) -> dict[str, int]:
@@ -24,10 +27,10 @@ def hopeless(runs: Sequence[Run], settings: Settings) -> dict[str, int]:
         runs: All runs so far.
         settings: How to look at them.
     """
-    higher = settings.mode == "max"
     partners = partners_of(runs)
-    runs, _ = alike(runs, settings.metric)
-    target = target_of(runs, settings.target, higher=higher)
-    outcomes = outcomes_of(runs, target, higher=higher)
+    runs, final_metric = alike(runs, settings.metric)
+    target = target_of(runs, settings.target, higher=settings.higher)
+    outcomes = outcomes_of(runs, target, higher=settings.higher)
+    higher = settings.higher_final(final_metric)
     judgements = judge(outcomes, partners, target=target, higher=higher, level=0.99)
     return {one.method: len(outcomes[one.method]) for one in judgements if clearly_worse(one)}

@@ -48,7 +48,7 @@ class Summary:
         method: Name of the method.
         runs: Runs that finished.
         failed: Errors of those that did not.
-        final_mean: Mean of the final metric over seeds.
+        final_mean: Mean of the final metric over seeds, of the runs where it is a finite number.
         final_sd: Its standard deviation.
         steps_to_target: Median over seeds, infinite where half of the runs or more never reached the target.
         samples_to_target: The same of rows through the model.
@@ -58,6 +58,7 @@ class Summary:
         cost: Mean number of forward passes of a row, a backward pass counted as two.
         relative_cost: The same as a multiple of uniform's on the same seeds.
         seconds: Mean time of training.
+        not_finite: Runs that finished, and whose final metric is no finite number.
     """
 
     method: str
@@ -73,6 +74,7 @@ class Summary:
     cost: float | None
     relative_cost: float | None
     seconds: float | None
+    not_finite: int = 0
 
 
 def alike(runs: Sequence[Run], metric: str) -> tuple[list[Run], str]:
@@ -89,8 +91,9 @@ def alike(runs: Sequence[Run], metric: str) -> tuple[list[Run], str]:
 
 
 def target_of(runs: Iterable[Run], fixed: float | None, *, higher: bool) -> float | None:
-    """The value to reach: the fixed one, or 5 % short of where the curve of uniform ends on average."""
+    """The value to reach: the fixed one, or 5 % short of where the curve of uniform ends on average, if in a number."""
     ends = [run.points[-1].value for run in runs if run.method == UNIFORM and not run.error and run.points]
+    ends = [end for end in ends if math.isfinite(end)]
     if fixed is not None or not ends:
         return fixed
     end = statistics.fmean(ends)
@@ -101,11 +104,16 @@ def reached(points: Sequence[Point], target: float, *, higher: bool) -> tuple[fl
     """Steps, samples, cost and seconds where the curve crosses the target.
 
     The curve is the mean over an evaluation and the two before it, and straight between evaluations: otherwise methods
-    that cross within one interval between evaluations would look alike on every seed, and their ratio certain.
+    that cross within one interval between evaluations would look alike on every seed, and their ratio certain. Where
+    one of the three is no finite number there is no mean, and nothing is reached.
     """
     before: tuple[float, Point] | None = None
     for position, point in enumerate(points):
-        mean = statistics.fmean(near.value for near in points[max(0, position + 1 - _SMOOTHED) : position + 1])
+        near = [one.value for one in points[max(0, position + 1 - _SMOOTHED) : position + 1]]
+        if not all(map(math.isfinite, near)):
+            before = None
+            continue
+        mean = statistics.fmean(near)
         if (mean >= target) if higher else (mean <= target):
             share = 1.0 if before is None else (target - before[0]) / (mean - before[0])
             last = point if before is None else before[1]
@@ -140,7 +148,7 @@ def summarise(runs: Sequence[Run], target: float | None, *, higher: bool) -> lis
     lines = []
     for method, of_method in outcomes.items():
         done = [run for run in runs if run.method == method and run.seed in of_method]
-        finals = [outcome.final for outcome in of_method.values()]
+        finals = [outcome.final for outcome in of_method.values() if math.isfinite(outcome.final)]
         flagged = [run.flagged_share for run in done if run.flagged_share is not None]
         lines.append(
             Summary(
@@ -157,6 +165,7 @@ def summarise(runs: Sequence[Run], target: float | None, *, higher: bool) -> lis
                 cost=_mean([run.cost for run in done]),
                 relative_cost=_mean([run.cost / uniform[run.seed] for run in done if run.seed in uniform]),
                 seconds=_mean([run.seconds for run in done]),
+                not_finite=len(of_method) - len(finals),
             )
         )
     return lines

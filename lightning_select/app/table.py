@@ -22,14 +22,13 @@ def cells_of(line: Summary, judgement: Judgement | None) -> list[str]:
     """One line of the table: mean and standard deviation over seeds, medians of what it took to reach the target."""
     if not line.runs:
         return [line.method, "failed" if line.failed else "-", *["-"] * 8]
-    spread = "" if line.final_sd is None else f" ± {line.final_sd:.4f}"
     words = ["-", "-"]
     if judgement is not None:
         words = ["-" if judgement.equal_steps is None else judgement.equal_steps.verdict]
         words.append("-" if judgement.equal_cost is None else judgement.verdict)
     return [
         line.method,
-        f"{line.final_mean:.4f}{spread}",
+        _final(line),
         _to_target(line.steps_to_target, line),
         _to_target(line.samples_to_target, line),
         f"{line.rows_per_step:.1f}",
@@ -66,8 +65,22 @@ def format_table(
     rows = ["  ".join(_aligned(row[column], widths[column], column) for column in range(len(row))) for row in cells]
     rows.insert(1, "-" * len(rows[0]))
     told = [f"{line.method} failed in {_runs(len(line.failed))}: {line.failed[0]}" for line in lines if line.failed]
+    told += [
+        f"{line.method} ended at no finite {final_metric} in {line.not_finite} of {_runs(line.runs)}, which enter no "
+        "mean and no interval"
+        for line in lines
+        if line.not_finite
+    ]
     told += [f"{method} {note}" for method, note in notes.items()]
     return "\n".join(row.rstrip() for row in [*rows, *told])
+
+
+def _final(line: Summary) -> str:
+    """Mean and standard deviation of the final metric, and in how many runs it is no finite number."""
+    mean = "-" if line.final_mean is None else f"{line.final_mean:.4f}"
+    spread = "" if line.final_sd is None else f" ± {line.final_sd:.4f}"
+    odd = f" ({line.not_finite} of {line.runs} not finite)" if line.not_finite else ""
+    return f"{mean}{spread}{odd}"
 
 
 def _to_target(median: float | None, line: Summary) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,14 +10,16 @@ from typing import Any
 import torch
 from lightning.pytorch import seed_everything
 from omegaconf import DictConfig
-from torch.utils.data import DataLoader
 
 from lightning_select.app.building import build_callbacks, build_data, build_model, build_trainer
 from lightning_select.app.counting import counted_rows
 from lightning_select.app.fairness import Fingerprint
-from lightning_select.app.fit import defines, has_test
-from lightning_select.app.recorder import Point, Recorder, logged_metric
+from lightning_select.app.fit import has_test
+from lightning_select.app.loaders import pin_order, share_sizes, train_owner
+from lightning_select.app.recorder import Point, Recorder, metric_of_test
 from lightning_select.app.runs import Run
+from lightning_select.app.schedules import SharedEpochs, steps_of_epoch
+from lightning_select.callbacks.base import SelectionCallback
 from lightning_select.callbacks.selection_report import SelectionReport
 from lightning_select.errors import ConfigurationError
 
@@ -40,6 +41,7 @@ def train_one(
     budget: Mapping[str, Any],
     report: Callable[[Point], None] | None = None,
     folder: Path | None = None,
+    uniform: Run | None = None,
     *,
     on_rows: bool = False,
 ) -> Run:
@@ -54,6 +56,8 @@ def train_one(
         budget: Arguments of the Trainer that replace those of the config.
         report: Is told of every evaluation.
         folder: Root folder of the Trainer, where callbacks of the user's may write; ``None`` leaves it to the config.
+        uniform: That run of uniform on the same seed, whose batches at evaluation and whose epochs, for a schedule of
+            the learning rate, the run is to share; ``None`` leaves both as they are.
         on_rows: Write a report on the rows into ``folder``; its time is no part of the run's.
 
     Raises:
@@ -68,13 +72,14 @@ def train_one(
     callbacks = build_callbacks(config)
     rows = [SelectionReport(folder, title=f"{method}, seed {seed}", name="rows_of_run")] if on_rows and folder else []
     fingerprint = Fingerprint(seed)
-    _pin_order(data if defines(data, "train_dataloader") else model, seed, fingerprint)
-    references = [getattr(getattr(callback, "score", None), "reference", None) for callback in callbacks]
-    modules = [model, *(reference for reference in references if isinstance(reference, torch.nn.Module))]
-    with counted_rows(*(type(module) for module in modules)) as count:
+    pin_order(train_owner(data, model), seed, fingerprint.watch)
+    evaluated = share_sizes(data, model, uniform.evaluated if uniform else "")
+    with counted_rows(*_counted_kinds(model, callbacks)) as count:
+        count.scoring = not rows or any(isinstance(callback, SelectionCallback) for callback in callbacks)
         recorder = Recorder(settings.metric, count, settings.flag_key, report, _seconds_of(rows))
         place = {} if folder is None else {"default_root_dir": str(folder)}
-        trainer = build_trainer(config, [recorder, *rows, *callbacks, fingerprint], {**_QUIET, **budget, **place})
+        watched = [recorder, *rows, *callbacks, *_epochs_of(uniform), fingerprint]
+        trainer = build_trainer(config, watched, {**_QUIET, **budget, **place})
         if trainer.world_size != 1:
             raise ConfigurationError(f"task=compare must train on one device, got {trainer.world_size}.")
         trainer.fit(model, datamodule=data)
@@ -92,8 +97,10 @@ def train_one(
         rows_per_step=recorder.rows_per_step(trainer.global_step),
         flagged_share=recorder.flagged_share,
         train_rows=fingerprint.train_rows,
-        drawn=" ".join(map(str, fingerprint.drawn)),
+        drawn=fingerprint.order,
         validated=fingerprint.validated,
+        evaluated=evaluated(),
+        epoch_steps=steps_of_epoch(trainer),
         points=tuple(recorder.points),
     )
 
@@ -102,10 +109,22 @@ def _final(trainer: Any, model: Any, data: Any, recorder: Recorder, settings: An
     """The final metric and its name: from a test where there is one, or else the end of the curve."""
     if not recorder.points:
         raise ConfigurationError("task=compare must evaluate at least once, got no validation. Set val_check_interval.")
-    if not has_test(model, data):
-        return recorder.points[-1].value, settings.metric
-    trainer.test(model, datamodule=data, verbose=False)
-    return logged_metric(trainer, settings.final_metric, "compare.final_metric", "test"), settings.final_metric
+    tested = None
+    if has_test(model, data):
+        trainer.test(model, datamodule=data, verbose=False)
+        tested = metric_of_test(trainer, settings.metric, settings.final_metric)
+    return tested or (recorder.points[-1].value, settings.metric)
+
+
+def _counted_kinds(model: Any, callbacks: list[Any]) -> list[type]:
+    """Classes of the module and of modules that it is compared with."""
+    references = [getattr(getattr(callback, "score", None), "reference", None) for callback in callbacks]
+    return [type(model), *(type(reference) for reference in references if isinstance(reference, torch.nn.Module))]
+
+
+def _epochs_of(uniform: Run | None) -> list[SharedEpochs]:
+    """What steps schedules by epochs of uniform, where it has any."""
+    return [SharedEpochs(uniform.epoch_steps)] if uniform is not None and uniform.epoch_steps else []
 
 
 def run_folder(folder: Path, method: str, seed: int) -> Path:
@@ -117,20 +136,3 @@ def run_folder(folder: Path, method: str, seed: int) -> Path:
 def _seconds_of(reports: list[SelectionReport]) -> Callable[[], float]:
     """Seconds that reports on rows have taken so far."""
     return lambda: sum(report.clock.seconds.get(report, 0.0) for report in reports)
-
-
-def _pin_order(owner: Any, seed: int, fingerprint: Fingerprint) -> None:
-    """Draw the order of rows from a generator of its own, so that a method which draws numbers does not change it."""
-    make = owner.train_dataloader
-
-    @functools.wraps(make)
-    def train_dataloader() -> Any:
-        loader = make()
-        if isinstance(loader, DataLoader):
-            for holder in (loader, loader.sampler):
-                if getattr(holder, "generator", seed) is None:
-                    vars(holder)["generator"] = torch.Generator().manual_seed(seed)
-        fingerprint.watch(loader)
-        return loader
-
-    vars(owner)["train_dataloader"] = train_dataloader

@@ -52,9 +52,17 @@ def verdict(
     unfinished = [name for name, runs in outcomes.items() if not runs and not is_baseline(name)]
     if unfinished:
         clauses.append(f"{_listed(unfinished)} finished no run")
+    clauses += _not_finite(outcomes, final_metric)
     most = "" if min(seeds) == max(seeds) else "at most "
     head = f"Verdict ({most}{max(seeds)} paired seeds, 95 % intervals, not adjusted for the number of methods)"
     return f"{head}: {clauses[0]}; at equal steps {'; '.join(clauses[1:])}."
+
+
+def _not_finite(outcomes: Outcomes, final_metric: str) -> list[str]:
+    """Who ended at what is no number, which enters no interval."""
+    odd = {name: sum(not math.isfinite(run.final) for run in runs.values()) for name, runs in outcomes.items()}
+    told = [f"{name} in {count} of {len(outcomes[name])}" for name, count in odd.items() if count]
+    return [f"the final {final_metric} is not finite in some runs, of {_listed(told)}"] if told else []
 
 
 def _overall(judgements: Sequence[Judgement], final_metric: str) -> str:

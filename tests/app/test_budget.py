@@ -3,7 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from lightning.pytorch.utilities import CombinedLoader
 from omegaconf import OmegaConf
+from torch.utils.data import DataLoader
 
 from lightning_select.app.budget import budget_in_steps
 from lightning_select.errors import ConfigurationError
@@ -13,8 +15,8 @@ from tests.app.conftest import read_csv
 BATCHES = tiny.ROWS // 8
 
 
-def config(data: str = "tests.app.tiny.Data", **trainer: Any) -> Any:
-    return OmegaConf.create({"trainer": trainer, "data": {"_target_": data}, "model": {"_target_": "???"}})
+def config(data: str = "tests.app.tiny.Data", model: str = "tests.app.tiny.Module", **trainer: Any) -> Any:
+    return OmegaConf.create({"trainer": trainer, "data": {"_target_": data}, "model": {"_target_": model}})
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,44 @@ def test_what_counts_in_steps_stays_as_it_is() -> None:
 def test_an_epoch_without_a_length_is_an_error() -> None:
     with pytest.raises(ConfigurationError, match=r"be told in steps: trainer\.max_epochs=-1"):
         budget_in_steps(config(data="lightning.pytorch.LightningDataModule", max_epochs=3))
+
+
+class Several(tiny.Data):
+    """The longer of the two loaders has all rows, the other one is cycled through."""
+
+    def train_dataloader(self) -> Any:
+        rows = tiny.Points(tiny.ROWS, 0)
+        return {"short": DataLoader(rows, 32), "nested": [DataLoader(rows, 8), DataLoader(rows, 48)]}
+
+
+class Shortest(Several):
+    def train_dataloader(self) -> Any:
+        return CombinedLoader(super().train_dataloader(), "min_size")
+
+
+class ByHand(tiny.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+
+def test_of_several_loaders_the_longest_counts() -> None:
+    budget = budget_in_steps(config("tests.app.test_budget.Several", max_epochs=3))
+    assert (budget["max_steps"], budget["val_check_interval"]) == (3 * BATCHES, BATCHES)
+
+
+def test_a_combined_loader_says_how_long_it_is() -> None:
+    assert budget_in_steps(config("tests.app.test_budget.Shortest", max_epochs=3))["max_steps"] == 3 * 2
+
+
+def test_epochs_of_a_module_that_optimises_by_hand_must_be_told_in_steps() -> None:
+    told = (
+        rf"trainer\.max_steps must say how long .* got epochs, each of {BATCHES} batches\. Set trainer\.max_epochs=-1"
+    )
+    with pytest.raises(ConfigurationError, match=told):
+        budget_in_steps(config(model="tests.app.test_budget.ByHand", max_epochs=3))
+    budget = budget_in_steps(config(model="tests.app.test_budget.ByHand", max_epochs=-1, max_steps=48))
+    assert (budget["max_steps"], budget["val_check_interval"]) == (48, BATCHES)
 
 
 def test_methods_with_larger_batches_take_as_many_steps(launch_tiny) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 
 from lightning_select.app.counting import counted_rows
+from tests.app.conftest import read_csv
 
 
 class Base:
@@ -67,3 +69,12 @@ def test_a_pass_that_records_gradients_is_followed_by_a_backward_pass() -> None:
         with torch.inference_mode():
             module.training_step(BATCH, 0)
     assert (count.rows, count.trained, count.cost) == (15, 5, 15 + 2 * 5)
+
+
+def test_scoring_probes_of_a_report_alone_are_not_counted(launch_tiny: Any) -> None:
+    """Those of a method count, with a report or without. One probe of two rows takes gradients, and is counted."""
+    settings = ("task=compare", "methods=[uniform,dynamic_loss]", "seeds=1", "compare.equal_cost=false")
+    plain = read_csv(launch_tiny(*settings, folder="plain") / "runs.csv")
+    reported = read_csv(launch_tiny(*settings, "compare.reports=1", folder="reported") / "runs.csv")
+    rows = [[(run["samples"], run["trained"]) for run in runs] for runs in (plain, reported)]
+    assert rows == [[("48", "48"), ("66", "50")], [("50", "50"), ("66", "50")]]

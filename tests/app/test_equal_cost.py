@@ -2,11 +2,19 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 from omegaconf import OmegaConf
 
-from lightning_select.app.equal_cost import baseline_name, baselines_of, missing_baselines, plan_baseline
+from lightning_select.app.equal_cost import (
+    baseline_name,
+    baselines_of,
+    missed_cost,
+    missing_baselines,
+    plan_baseline,
+)
 from lightning_select.app.recorder import Point
 from lightning_select.app.runs import Run
 from tests.app import tiny
@@ -92,6 +100,31 @@ def test_length_and_evaluations(cost, batches, epochs, steps, every, told) -> No
     assert f"++trainer.max_steps={steps}" in method.overrides
     assert f"++trainer.max_epochs={told}" in method.overrides
     assert f"++trainer.val_check_interval={every}" in method.overrides
+
+
+def test_a_baseline_that_missed_its_cost_does_not_count() -> None:
+    uniform, method = run("uniform", 0, 1000), run("a", 0, 5000)
+    name = baseline_name("a")
+    assert missed_cost(run(name, 0, 5200), method, uniform) == missed_cost(run(name, 0, 4800), method, uniform) == ""
+    assert missed_cost(run(name, 0, 3140), method, uniform) == "it cost 3.14x uniform, a 5.00x uniform"
+    assert missed_cost(run(name, 0, 5300), method, uniform).startswith("it cost 5.30x")
+    few = run("uniform", 0, 1000, steps=2)  # of which each costs 500
+    assert missed_cost(run(name, 0, 1500), run("a", 0, 1800), few) == ""
+
+
+def test_a_baseline_that_ends_early_is_told(launch_tiny) -> None:
+    stop = "+callbacks.brief._target_=tests.app.test_equal_cost.Nine"
+    folder = launch_tiny("task=compare", f"methods=[uniform,{HALVED}]", "seeds=1", "trainer.max_steps=9", stop)
+    errors = {run["method"]: run["error"] for run in read_csv(folder / "runs.csv")}
+    assert errors["uniform"] == errors["halved"] == ""
+    assert errors["uniform (cost of halved)"].startswith("unfair: it cost 1.00x uniform, halved ")
+
+
+class Nine(pl.Callback):
+    """Ends after nine steps, as the clock may."""
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        trainer.should_stop = trainer.global_step == 9
 
 
 SCHEDULED = ("model._target_=tests.app.tiny.Scheduled", "+model.length=${trainer.max_steps}")

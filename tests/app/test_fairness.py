@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from lightning_select.app.fairness import Fingerprint, unfairness
 from lightning_select.app.recorder import Point
 from lightning_select.app.runs import Run
+from lightning_select.app.witness import differing_order
 from lightning_select.errors import ConfigurationError
 from tests.app import tiny
 from tests.app.conftest import TINY, read_csv
@@ -31,6 +33,7 @@ def no_plot(monkeypatch: pytest.MonkeyPatch) -> None:
         ("trainer.val_check_interval=1", "methods must leave trainer.val_check_interval as uniform has it"),
         ("+trainer.limit_val_batches=1", "trainer.limit_val_batches as uniform has it, got 1 for other and None"),
         ("compare.metric=val/loss", "methods must leave compare.metric as uniform has it"),
+        ("+trainer.reload_dataloaders_every_n_epochs=1", "trainer.reload_dataloaders_every_n_epochs as uniform has"),
         ("threads=2", "methods must leave threads as uniform has it"),
     ],
 )
@@ -75,7 +78,8 @@ def test_runs_on_other_data_count_as_failed(launch, capsys, override, told) -> N
 
 
 CURVE = tuple(Point(step, step, 1.0, 0.5) for step in range(3))
-RUN = Run("a", 0, train_rows=96, drawn="3 1 2 5", validated="32 32 abcd", points=CURVE)
+DRAWN = "3 1 2 5 0.size:8 0.1.8:aa 0.1.64:bb 0.2.8:cc 1.size:8 1.1.8:dd"
+RUN = Run("a", 0, train_rows=96, drawn=DRAWN, validated="32 32 abcd", points=CURVE)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +96,11 @@ RUN = Run("a", 0, train_rows=96, drawn="3 1 2 5", validated="32 32 abcd", points
         ({"validated": "31 32 abcd"}, False, False),
         ({"train_rows": None}, False, False),
         ({"points": CURVE[1:]}, True, False),
+        ({"drawn": "3 1 2 5 0.size:8 0.1.8:aa 0.1.64:bb 0.4.8:cc"}, False, True),
+        ({"drawn": "3 1 2 5 0.size:8 0.1.8:aa 0.1.64:ff"}, False, False),  # it parts after the first 8
+        ({"drawn": "3 1 2 5 0.size:8 0.2.8:ff"}, False, False),  # in the second pass
+        ({"drawn": "3 1 2 5 0.size:80 0.2.8:ff"}, False, True),  # which other sizes may begin elsewhere
+        ({"drawn": "3 1 2 5 0.size:8 1.size:8 1.1.8:ff"}, False, False),  # in the second loader
     ],
 )
 def test_what_is_unfair(changes, own_order, fair) -> None:
@@ -111,3 +120,38 @@ def test_listening_changes_nothing() -> None:
     assert heard[0] == heard[1]
     assert fingerprint.drawn == [row for batch in heard[0] for row in batch][:8]
     assert fingerprint.train_rows == tiny.ROWS
+    words = fingerprint.order.split()
+    assert [word.partition(":")[0] for word in words[8:]] == ["0.size", "0.1.8", "0.1.64", "0.2.8", "0.2.64"]
+
+
+def order(seeds: list[int], size: int = 8) -> str:
+    """What is noted of passes in the orders that these seeds give, each of them by a loader of its own."""
+    fingerprint = Fingerprint(0)
+    for seed in seeds:
+        loader = tiny.Data(size).train_dataloader()
+        vars(loader.sampler)["generator"] = torch.Generator().manual_seed(seed)
+        fingerprint.watch({"one": loader})
+        list(loader)
+    return fingerprint.order
+
+
+def test_orders_that_part_later_are_noticed() -> None:
+    assert differing_order(order([1, 2]), order([1, 2])) == ""
+    assert differing_order(order([1, 2], size=32), order([1, 2])) == ""
+    assert differing_order(order([1, 3]), order([1, 2])) == "not that of uniform within the first 8 rows of pass 2"
+    assert differing_order(order([3, 2]), order([1, 2])).startswith(" ".join(order([3]).split()[:8]))
+
+
+def test_runs_end_early_where_all_may() -> None:
+    brief = replace(RUN, points=CURVE[1:])
+    assert unfairness(brief, RUN, own_order=False, may_stop=True) == ""
+
+
+def test_methods_that_stop_early_alike_are_compared(launch_tiny, capsys) -> None:
+    stop = ("+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping", "+callbacks.stop.monitor=val/acc")
+    rule = ("+callbacks.stop.patience=1", "+callbacks.stop.min_delta=9.0", "+callbacks.stop.mode=max")
+    folder = launch_tiny(
+        "task=compare", "methods=[uniform,dynamic_loss]", "seeds=1", *stop, *rule, "compare.equal_cost=false"
+    )
+    assert "Notice: runs may end early (EarlyStopping)" in capsys.readouterr().out
+    assert [(run["steps"], run["error"]) for run in read_csv(folder / "runs.csv")] == [("4", "")] * 2

@@ -64,6 +64,17 @@ def test_a_curve_without_a_run_is_not_counted_twice(tmp_path: Path) -> None:
     assert len(run.points) == 2
 
 
+def test_a_run_that_lost_a_part_of_its_curve_did_not_finish(tmp_path: Path) -> None:
+    """Cut off wherever; the run that failed has no curve to lose."""
+    RunLog(tmp_path, RUNS)
+    whole = (tmp_path / "curves.csv").read_bytes()
+    for length in range(len(whole)):
+        (tmp_path / "curves.csv").write_bytes(whole[:length])
+        points = max(0, whole[:length].count(b"\n") - 1)
+        kept = [run for run, needed in zip(RUNS, (2, 0, 3), strict=True) if points >= needed]
+        assert repr(read_runs(tmp_path)) == repr(kept)
+
+
 def test_damaged_files_are_told(tmp_path: Path) -> None:
     RunLog(tmp_path, RUNS)
     whole = (tmp_path / "runs.csv").read_text()

@@ -78,3 +78,18 @@ def test_a_recipe_comes_before_a_sampler_of_its_name() -> None:
 def test_the_configs_make_samplers_in_the_application_of_anyone() -> None:
     config = {"_target_": "lightning_select.samplers.loss_proportional.LossProportional", "_partial_": True}
     assert isinstance(instantiate(config)(10), LossProportional)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ([], r"got data without a `sampler` \(method info_batch\)\. .* \+data\.sampler='\$\{sampler\}'"),
+        (["+data.sampler=${sampler}"], r"sampler\.groups must be given, .* got none \(method group_balanced\)"),
+    ],
+)
+def test_a_sampler_that_cannot_be_made_is_told_before_anything_is_trained(launch: Any, more: Any, told: str) -> None:
+    data = "data._target_=tests.app.tiny.Sampled"
+    methods = "methods=[uniform,max_loss,info_batch,group_balanced]"
+    with pytest.raises(ConfigurationError, match=told):
+        launch(*OWN, data, *more, "task=compare", methods, "seeds=1")
+    assert not tiny.ROWS_SEEN

@@ -43,19 +43,38 @@ def test_it_takes_99_percent(spread: float, stopped: dict[str, int]) -> None:
     assert hopeless(runs, SETTINGS) == stopped
 
 
-@pytest.mark.parametrize(("stop", "seeds"), [("true", "012"), ("false", "01234")])
-def test_a_comparison_skips_their_seeds(launch_tiny: Any, capsys: Any, monkeypatch: Any, stop: str, seeds: str) -> None:
+@pytest.mark.parametrize(
+    ("stop", "good", "bad_seeds", "seeds"),
+    [("true", True, "012", "01234"), ("true", False, "012", "012"), ("false", False, "01234", "01234")],
+)
+def test_a_comparison_skips_their_seeds(
+    launch_tiny: Any, capsys: Any, monkeypatch: Any, stop: str, good: bool, bad_seeds: str, seeds: str
+) -> None:
+    """And everyone's, where nobody is left to compare uniform with."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setattr(module, "train_one", lambda config, method, seed, *rest: run(method, seed))
     bad = "{bad:{callbacks/selection:max_loss}}"
     settings = ("seeds=5", "compare.target=0.8", f"compare.stop_worse={stop}")
-    folder = launch_tiny("task=compare", f"methods=[uniform,{bad}]", *settings)
+    more = ",{good:{callbacks/selection:max_loss}}" if good else ""
+    folder = launch_tiny("task=compare", f"methods=[uniform,{bad}{more}]", *settings)
     ran: dict[str, str] = {}
     for row in read_csv(folder / "runs.csv"):
         ran[row["method"]] = ran.get(row["method"], "") + row["seed"]
-    assert ran == {"uniform": "01234", "bad": seeds, baseline_name("bad"): seeds}
+    others = {"good": seeds} if good else {}
+    assert ran == {"uniform": seeds, "bad": bad_seeds, baseline_name("bad"): seeds} | others
     told = capsys.readouterr()
     assert ("bad stopped after 3 seeds: clearly worse (99 %)" in told.out) is (stop == "true")
-    total = 5 + 2 * len(seeds)
+    total = sum(map(len, ran.values()))
     assert f"{total}/{total}" in told.err
     assert ("stopped after 3 seeds" in (folder / "compare.html").read_text("utf-8")) is (stop == "true")
+
+
+@pytest.mark.parametrize(("seeds", "stop", "told"), [(3, "true", True), (4, "true", False), (1, "false", False)])
+def test_who_has_too_few_seeds_to_stop_anyone_is_told(
+    launch_tiny: Any, capsys: Any, monkeypatch: Any, seeds: int, stop: str, told: bool
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr(module, "train_one", lambda config, method, seed, *rest: run(method, seed))
+    launch_tiny("task=compare", "methods=[uniform]", f"seeds={seeds}", f"compare.stop_worse={stop}")
+    notice = "Notice: compare.stop_worse=true does nothing, because a method is only stopped after 3 seeds"
+    assert (notice in capsys.readouterr().out) is told

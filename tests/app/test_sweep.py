@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from lightning_select.app import main
 from lightning_select.app.equal_cost import baseline_name
 from lightning_select.app.recorder import Point
 from lightning_select.app.runs import Run, RunLog
-from lightning_select.app.sweep import join_jobs, settle_folder
+from lightning_select.app.sweep import comparisons_in, join_jobs, settle_folder
 from tests.app.conftest import TINY, read_csv
 
 HALVED = "{halved:{callbacks/selection:max_loss,callbacks.selection.keep:0.5}}"
@@ -148,6 +149,63 @@ def test_the_folder_of_a_sweep_is_known_beforehand() -> None:
     assert arguments == ["-m", "seed=0,1", f"hydra.sweep.dir={folder}"]
     assert folder is not None
     assert folder.parent == Path("outputs/multirun")
+    arguments, folder = settle_folder(["seed=0,1", "-m"])
+    assert arguments == ["seed=0,1", f"hydra.sweep.dir={folder}", "-m"]
+
+
+@pytest.mark.parametrize(
+    ("configured", "expected"), [("my/sweeps", None), ("my/${now:%Y}/a b", 'hydra.sweep.dir="my/{year}/a b"')]
+)
+@pytest.mark.parametrize("way", [["--config-dir", "c"], ["--config-dir=c"], ["-cd", "c"]])
+def test_a_folder_that_a_config_file_names_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: list[str], configured: str, expected: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c" / "experiment").mkdir(parents=True)
+    text = f"# @package _global_\nhydra:\n  sweep:\n    dir: {configured}\n"
+    (tmp_path / "c" / "experiment" / "mine.yaml").write_text(text, encoding="utf-8")
+    given = ["-m", *way, "experiment=mine", "seed=0,1", "methods=[uniform,uds]", "model._target_=my.M", "model=own"]
+    year = f"{datetime.datetime.now():%Y}"
+    arguments, folder = settle_folder(given)
+    assert folder == Path(configured.replace("${now:%Y}", year))
+    assert arguments == given + ([] if expected is None else [expected.format(year=year)])
+
+
+def test_a_sweep_writes_and_joins_where_the_config_says(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c" / "experiment").mkdir(parents=True)
+    text = "# @package _global_\nhydra:\n  sweep:\n    dir: my sweeps/${now:%Y}\n"
+    (tmp_path / "c" / "experiment" / "mine.yaml").write_text(text, encoding="utf-8")
+    quiet = ("hydra/job_logging=none", "hydra/hydra_logging=none")
+    main(["experiment=mine", *SEEDS[1:], *TINY, *quiet, "seed=3,4", "--config-dir=c", "-m"])  # flags may come last
+    (folder,) = (tmp_path / "my sweeps").iterdir()
+    check(folder, capsys.readouterr().out)
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_only_jobs_of_the_sweep_are_joined(tmp_path: Path, capsys: Any) -> None:
+    """Others lie in the same folder; among the numbered ones those that trained the same are from the same sweep."""
+    job(tmp_path / "0", runs_of(0), lr=0.1)
+    job(tmp_path / "1", runs_of(1), lr=0.1)
+    job(tmp_path / "2", runs_of(2), lr=0.2)
+    job(tmp_path / "compare" / "2026-01-01", runs_of(3), lr=0.1)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "comparison.json").write_text("{")
+    before = comparisons_in(tmp_path)
+    join_jobs(tmp_path, before)
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert not (tmp_path / "compare.html").exists()
+    started = (tmp_path / "1" / "comparison.json").read_text()
+    (tmp_path / "1" / "comparison.json").unlink()
+    (tmp_path / "1" / "comparison.json").write_text(started)
+    join_jobs(tmp_path, before)
+    assert "Joint table of 2 jobs:" in capsys.readouterr().out
+    assert [run["seed"] for run in read_csv(tmp_path / "runs.csv")] == ["0", "1"] * 4
 
 
 def test_a_job_that_fails_leaves_the_table_of_the_others(
