@@ -10,7 +10,7 @@ CHECKED := lightning_select.scores,lightning_select.selectors,lightning_select.w
 .PHONY: help demo test test-slow lint bench clean
 
 help:
-	@echo "make demo       compare selection methods on real data with wrong labels (about 4 minutes)"
+	@echo "make demo       compare selection methods on real data with wrong labels (about 3 minutes)"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the slow tests too (heavy third-party packages are installed first)"
 	@echo "make lint       ruff and mypy"

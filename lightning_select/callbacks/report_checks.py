@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler
 
+from lightning_select.compat import sized_len
 from lightning_select.errors import ArgumentError, ConfigurationError
 from lightning_select.signals.base import Signals
 from lightning_select.types import Batch, Int
@@ -88,7 +89,9 @@ def dataset_length(report: Any, interception: Any) -> int:
     Raises:
         ConfigurationError: Neither does, or groups are not one per row.
     """
-    rows = report.rows or getattr(interception, "dataset_rows", None)
+    rows = (
+        report.rows or getattr(interception, "dataset_rows", None) or sized_len(getattr(interception, "dataset", None))
+    )
     if rows is None:
         raise ConfigurationError(
             f"{_OWNER} must know the length of the dataset, got one that does not tell. Pass rows=... and, where the "

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_select.compat import sized_len
 from lightning_select.device_loader import DeviceLoader
 from lightning_select.errors import ConfigurationError, RowIdError
 from lightning_select.samplers.base import OnlineSampler
@@ -36,7 +35,7 @@ class RowIds:
 
     Attributes:
         dataset: The training dataset, where its loader is listened to.
-        dataset_rows: Its length.
+        dataset_rows: Its length, where ids come from its sampler.
         needed: Has anyone asked for the ids? A sampler that learns nothing only counts what arrives.
         arrival: What a sampler of ours noted of the rows that arrived last when it drew them.
     """
@@ -64,7 +63,7 @@ class RowIds:
             return None
         if isinstance(batches, _Listening):  # left behind by a fit that was torn down by nobody
             batches = batches.inner
-        self._know(loader)
+        self.dataset = getattr(loader, "dataset", None)
         if self.id_key is not None and self._sampler is None:
             return None
         self._listening = False
@@ -78,6 +77,7 @@ class RowIds:
             self._reason = "the loader hands out batches in another order than it draws them (in_order=False)"
         else:
             self._listening = True
+            self.dataset_rows = loader.rows if isinstance(loader, DeviceLoader) else len(loader.dataset)  # type: ignore[arg-type]
             vars(loader)["batch_sampler"] = _Listening(batches, self._drawn, stateful=self._sampler is None)
             return lambda: vars(loader).update(batch_sampler=batches)
         return None
@@ -118,10 +118,6 @@ class RowIds:
             f"Row ids must be one per row, got {len(ids)} drawn for a batch of {rows} rows: the dataset or "
             "the collate function adds or drops rows. Put the ids into the batch and name them: id_key='index'."
         )
-
-    def _know(self, loader: Any) -> None:
-        self.dataset = getattr(loader, "dataset", None)
-        self.dataset_rows = loader.rows if isinstance(loader, DeviceLoader) else sized_len(self.dataset)
 
     def _named(self, batch: Batch, rows: int) -> Int[Tensor, "rows"]:
         try:

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import random
 import sys
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
@@ -138,18 +138,16 @@ def test_each_of_several_loaders_has_an_order_of_its_own() -> None:
 
 
 class Shuffled(Sampler[int]):
-    """Draws from Python's generator, which nobody pins."""
+    """Draws from NumPy's generator, which nobody pins."""
 
     def __iter__(self) -> Iterator[int]:
-        rows = list(range(tiny.ROWS))
-        random.shuffle(rows)
-        return iter(rows)
+        return iter(np.random.permutation(tiny.ROWS).tolist())  # noqa: NPY002
 
     def __len__(self) -> int:
         return tiny.ROWS
 
 
-class FromPython(tiny.Data):
+class FromNumPy(tiny.Data):
     def train_dataloader(self) -> Any:
         return DataLoader(tiny.Points(tiny.ROWS, 0), self.batch_size, sampler=Shuffled())
 
@@ -157,14 +155,14 @@ class FromPython(tiny.Data):
 def test_an_order_that_a_method_changes_later_is_noticed(launch) -> None:
     noisy = "{noisy:['callbacks/selection=none','+callbacks.noisy._target_=tests.app.test_loaders.Noisy']}"
     methods = ("task=compare", f"methods=[uniform,dynamic_loss,{noisy}]", "seeds=1", "trainer.max_steps=16")
-    folder = launch(*OVERRIDES, "data._target_=tests.app.test_loaders.FromPython", *methods, "compare.equal_cost=false")
+    folder = launch(*OVERRIDES, "data._target_=tests.app.test_loaders.FromNumPy", *methods, "compare.equal_cost=false")
     errors = [run["error"] for run in read_csv(folder / "runs.csv")]
     told = "unfair: its rows came in another order: not that of uniform within the first 8 rows of pass 2"
     assert errors == ["", "", told]
 
 
 class Noisy(tiny.Note):
-    """Draws from Python's generator too."""
+    """Draws from NumPy's generator too."""
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        random.random()
+        np.random.random()  # noqa: NPY002
