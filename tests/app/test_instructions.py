@@ -79,7 +79,7 @@ def test_an_input_may_be_missing_and_the_answer_be_called_response(tmp_path) -> 
         ('{"instruction": "a", "response": 3}', "response in line 1 of .* must be text, got 3"),
         ('{"instruction": "a", "input": [1], "output": "b"}', r"input in line 1 of .* must be text, got \[1\]"),
         (b"\xff\xfe\x00", "data.path must be a readable text file in UTF-8, got "),
-        (gzip.compress(b"{}")[:-9], "data.path must be a readable text file in UTF-8, got "),
+        (gzip.compress(b"{}", mtime=0)[:-9], "data.path must be a readable text file in UTF-8, got "),
     ],
 )
 def test_what_is_wrong_with_a_file_is_told(tmp_path, content, told) -> None:
