@@ -94,13 +94,19 @@ class Bar:
         return f"{self.name} {self.value:.4g} ({self.rule} {self.limit:g}{'' if self.holds else ': MISSED'})"
 
 
-def options(arguments: Sequence[str] | None, description: str | None) -> argparse.Namespace:
-    """The command line that every benchmark has."""
+def options(
+    arguments: Sequence[str] | None, description: str | None, paths: Sequence[str] = (), flags: Sequence[str] = ()
+) -> argparse.Namespace:
+    """The command line that every benchmark has, with paths and flags that some have besides."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument(
         "--fast", action="store_true", help="a few steps, to see that it runs; the figures mean nothing"
     )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures to this file")
+    for name in paths:
+        parser.add_argument(f"--{name}", type=Path, metavar="PATH")
+    for name in flags:
+        parser.add_argument(f"--{name}", action="store_true")
     return parser.parse_args(arguments)
 
 

@@ -24,13 +24,11 @@ Digits by default, MNIST from a folder (see `pruning`):
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -93,15 +91,12 @@ def show(images: Images, regime: Regime) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    more = argparse.ArgumentParser(add_help=False)
-    more.add_argument("--data", type=Path)
-    mine, rest = more.parse_known_args(arguments)
-    asked = options(rest, __doc__)
+    asked = options(arguments, __doc__, paths=("data",))
     plan, started = FAST if asked.fast else FULL, time.perf_counter()
     torch.set_num_threads(1)
     be_quiet()
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
-    images = load_images(mine.data)
+    images = load_images(asked.data)
     train, _, test = images.sizes
     print(LEGEND.format(images=images.name, train=train, test=test, seeds=len(plan.seeds), batch=images.batch))
     figures: dict[str, Any] = {}

@@ -26,14 +26,12 @@ by 0.106 on redundant text, ``quadratic`` by 0.023 on corrupted and ``upper`` by
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -126,14 +124,11 @@ def _text(values: Sequence[float]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    more = argparse.ArgumentParser(add_help=False)
-    more.add_argument("--data", type=Path)
-    mine, rest = more.parse_known_args(arguments)
-    asked = options(rest, __doc__)
+    asked = options(arguments, __doc__, paths=("data",))
     plan, started = FAST if asked.fast else FULL, time.perf_counter()
     torch.set_num_threads(1)
     be_quiet()
-    corpus = made_up(600 if asked.fast else 12_000) if mine.data is None else load_corpus(mine.data)
+    corpus = made_up(600 if asked.fast else 12_000) if asked.data is None else load_corpus(asked.data)
     print(_legend(corpus, plan), flush=True)
     contests = []
     for kind in KINDS:

@@ -24,13 +24,11 @@ that belongs to it. 3 seeds; with five times the updates the first seed only.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -64,12 +62,12 @@ class Found:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    asked, folder = _asked(arguments)
+    asked = options(arguments, __doc__, paths=("data",))
     be_quiet()
     torch.set_num_threads(1)
     started = time.perf_counter()
     found, bars = [], []
-    for task in tasks(folder):
+    for task in tasks(asked.data):
         for seed in SEEDS[:1] if asked.fast else SEEDS:
             found += [ours(task, seed, "ours", 1.0, asked.fast), ours(task, seed, SHORT, SHORTER, asked.fast)]
             found += peers(task, seed, "as many updates", 1, asked.fast)
@@ -174,13 +172,6 @@ def _spread(values: list[float], digits: int) -> str:
 
 def _whole(batch: Any) -> Any:
     return batch
-
-
-def _asked(arguments: list[str] | None) -> tuple[argparse.Namespace, Path | None]:
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--data", type=Path)
-    known, rest = parser.parse_known_args(arguments)
-    return options(rest, __doc__), known.data
 
 
 if __name__ == "__main__":

@@ -38,7 +38,6 @@ rates were gone, or below half a point, against uniform at its best rate; on MNI
 
 from __future__ import annotations
 
-import argparse
 import logging
 import math
 import statistics
@@ -47,7 +46,6 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -203,20 +201,16 @@ def tuned(chosen: Sequence[Task], seeds: Sequence[int]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    more = argparse.ArgumentParser(add_help=False)
-    more.add_argument("--data", type=Path)
-    more.add_argument("--tune", action="store_true")
-    mine, rest = more.parse_known_args(arguments)
-    asked = options(rest, __doc__)
+    asked = options(arguments, __doc__, paths=("data",), flags=("tune",))
     started = time.perf_counter()
     torch.set_num_threads(1)
     be_quiet()
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=r".*\b(from scratch|fresh|reference)\b.*")
-    chosen = tasks(mine.data)
+    chosen = tasks(asked.data)
     if asked.fast:
         chosen = [replace(task, steps=max(20, task.steps // 20)) for task in chosen]
-    if mine.tune:
+    if asked.tune:
         tuned(chosen, TUNING)
         return 0
     seeds = SEEDS[:1] if asked.fast else SEEDS

@@ -33,7 +33,6 @@ then that of a folder with WikiText and C4, by default the folder ``text_domains
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -115,15 +114,11 @@ def _median(contest: Contest, one: str, other: str) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    more = argparse.ArgumentParser(add_help=False)
-    more.add_argument("--data", type=Path)
-    more.add_argument("--text", type=Path)
-    mine, rest = more.parse_known_args(arguments)
-    asked = options(rest, __doc__)
+    asked = options(arguments, __doc__, paths=("data", "text"))
     plan, started = FAST if asked.fast else FULL, time.perf_counter()
     torch.set_num_threads(1)
     be_quiet()
-    pool = _pool(mine.data, mine.text, 600 if asked.fast else 8000)
+    pool = _pool(asked.data, asked.text, 600 if asked.fast else 8000)
     tokenizer = Tokenizer.learn(pool.text, plan.scale.vocabulary)
     text = tokenizer.running(pool.text, plan.scale.length)
     beds = {seed: Bed(pool, tokenizer, text, plan.scale, seed) for seed in (*plan.tuning, *plan.seeds)}

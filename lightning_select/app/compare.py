@@ -114,14 +114,8 @@ class _Comparison:
                 missing = missing_baselines(self.runs, seed)
                 bar.expect(len(missing))
                 for name, run, uniform in missing:
-                    at_seed = compose_method(_UNIFORM, seed, self.key)
-                    self._train(*self._planned_baseline(name, run, uniform, at_seed), bar)
-
-    def _planned_baseline(
-        self, name: str, run: Run, uniform: Run, config: DictConfig
-    ) -> tuple[Method, int, Mapping[str, Any]]:
-        method, budget = plan_baseline(name, run, uniform, config)
-        return method, run.seed, budget
+                    method, budget = plan_baseline(name, run, uniform, compose_method(_UNIFORM, seed, self.key))
+                    self._train(method, seed, budget, bar)
 
     def _stopped(self) -> dict[str, int]:
         """Methods that get no more seeds, where the config asks for that."""
@@ -144,15 +138,16 @@ class _Comparison:
             config = compose_method(method, seed, self.key)
             folder = run_folder(self.folder, method.name, seed)
             train = functools.partial(train_one, config, method.name, seed, budget, tell, folder, like)
-            if seed not in self.seeds[: self.config.compare.reports]:
-                return self._checked(train())
+            on_rows = seed in self.seeds[: self.config.compare.reports]
             try:
-                return self._checked(train(on_rows=True))
+                run = train(on_rows=True) if on_rows else train()
             except (RowIdError, ConfigurationError) as error:  # data that no report can be made of: at the first batch
-                if not isinstance(error, RowIdError) and SelectionReport.__name__ not in str(error):
+                by_report = isinstance(error, RowIdError) or SelectionReport.__name__ in str(error)
+                if not on_rows or not by_report:
                     raise
                 say(f"Notice: no report on the rows of {method.name}: {error}")
-                return self._checked(train())
+                run = train()
+            return self._checked(run)
 
         run = _attempt(attempt, method, seed, self.folder, first=all(run.error for run in self.runs))
         self.log.add(run)

@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, StrictUndefined
-
-from lightning_select.app.compare_template import TEMPLATE
 from lightning_select.app.curves_svg import HEIGHT, WIDTH, legend_of, panels_of
 from lightning_select.app.findings import Finding
 from lightning_select.app.judgement import AXES, Judgement
@@ -19,6 +16,7 @@ from lightning_select.app.runs import Run
 from lightning_select.app.summary import Summary
 from lightning_select.app.table import cells_of, heads_of
 from lightning_select.app.training import run_folder
+from lightning_select.reports.page import environment
 
 __all__ = ["Page", "render_page"]
 
@@ -58,10 +56,10 @@ def render_page(page: Page, folder: Path, jobs: Sequence[Path] = ()) -> str:
         folder: Where it will lie; reports of runs below it are linked.
         jobs: Folders of comparisons that it joins; reports below them are linked too.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     names: dict[str, Any] = {"metric": page.metric, "final_metric": page.final_metric, "target": page.target}
     judged = {one.method: one for one in page.judgements}
-    return environment.from_string(TEMPLATE).render(
+    template = environment("app/templates").get_template("compare.html")
+    return template.render(
         page=page,
         heads=heads_of(**names),
         rows=[cells_of(line, judged.get(line.method)) for line in page.lines],

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from typing import Any
 
 import hydra.utils
@@ -20,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_select.app.loaders import flatten
-from lightning_select.app.methods import UNIFORM
+from lightning_select.app.methods import UNIFORM, leaves
 from lightning_select.app.runs import Run
 from lightning_select.app.witness import Order, Witness, differing_order
 from lightning_select.batch import count_rows, take_rows
@@ -58,7 +57,7 @@ def check_overrides(name: str, method: DictConfig, uniform: DictConfig, size_key
         ConfigurationError: They differ in what must be equal.
     """
     for section in ("data", "trainer", "compare", "seed", "seeds", "task", "threads", "ckpt_path"):
-        ours, theirs = (dict(_leaves(section, _plain(config, section))) for config in (method, uniform))
+        ours, theirs = (dict(leaves(section, _plain(config, section))) for config in (method, uniform))
         for key in sorted(ours.keys() | theirs.keys()):
             if _is_free(key, section, size_key) or ours.get(key) == theirs.get(key):
                 continue
@@ -195,13 +194,6 @@ def _plain(config: DictConfig, section: str) -> Any:
         return OmegaConf.to_container(part, resolve=True)
     except OmegaConfBaseException:
         return OmegaConf.to_container(part, resolve=False)
-
-
-def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        yield from chain.from_iterable(_leaves(f"{path}.{key}", part) for key, part in value.items())
-    else:
-        yield path, value
 
 
 def _digest(batch: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,17 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from lightning_select.app.batch_size import batch_size_of
 from lightning_select.errors import ConfigurationError
 
-__all__ = ["GROUP", "ROLLOUTS", "SAMPLER", "UNIFORM", "Method", "compose_method", "list_recipes", "read_methods"]
+__all__ = [
+    "GROUP",
+    "ROLLOUTS",
+    "SAMPLER",
+    "UNIFORM",
+    "Method",
+    "compose_method",
+    "leaves",
+    "list_recipes",
+    "read_methods",
+]
 
 GROUP = "callbacks/selection"
 SAMPLER = "sampler"
@@ -96,6 +106,15 @@ def compose_method(method: Method, seed: int, batch_size_key: str | None) -> Dic
                 if isinstance(reference, DictConfig) and reference.get("batch_size", size) is None:
                     reference.batch_size = size
     return config
+
+
+def leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a config that is plain dicts by now, below ``path``; an empty dict is a value."""
+    if isinstance(value, dict) and value:
+        for key, part in value.items():
+            yield from leaves(f"{path}.{key}" if path else str(key), part)
+    else:
+        yield path, value
 
 
 def _read(entry: Any, groups: Mapping[str, Sequence[str]]) -> Method:

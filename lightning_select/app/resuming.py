@@ -6,7 +6,7 @@ Runs that finished are not run again; one that failed, or was on its way, starts
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_select.app.console import say
+from lightning_select.app.methods import leaves
 from lightning_select.app.runs import RUNS, Run, read_runs, write_whole
 from lightning_select.errors import ConfigurationError
 
@@ -58,7 +59,7 @@ def note_settings(folder: Path, config: DictConfig, methods: Mapping[str, DictCo
     Raises:
         ConfigurationError: The folder holds another comparison; the message says what differs.
     """
-    settings = {name: dict(_leaves("", _essence(config))) for name, config in methods.items()}
+    settings = {name: _essence(config) for name, config in methods.items()}
     file = folder / COMPARISON
     if file.exists():
         known = read_settings(folder)["methods"]
@@ -110,19 +111,11 @@ def read_settings(folder: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{file} must be what a comparison wrote, got {error!r}.") from error
 
 
-def _essence(config: DictConfig) -> Any:
-    """What a method is trained with, as it was typed: seeds and folders differ from run to run."""
+def _essence(config: DictConfig) -> dict[str, Any]:
+    """What a method is trained with, key by key, as it was typed: seeds and folders differ from run to run."""
     whole: Any = OmegaConf.to_container(config, resolve=False)
     for name in _FREE:
         whole.pop(name, None)
     for name in _FREE_SETTINGS:
         whole["compare"].pop(name, None)
-    return whole
-
-
-def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for key, part in value.items():
-            yield from _leaves(f"{path}.{key}" if path else str(key), part)
-    else:
-        yield path, json.loads(json.dumps(value, default=str))
+    return {key: json.loads(json.dumps(value, default=str)) for key, value in leaves("", whole)}

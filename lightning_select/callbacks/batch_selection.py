@@ -171,7 +171,7 @@ class BatchSelection(SelectionCallback):
             )
             self._state = selection.state
         if self.interception is not None:
-            self.interception.overheard(self, signals, scores, index)
+            self.interception.overheard(self, signals, scores)
         self._advise(rows, count, signals)
         if weights is not None and not self._trainer.lightning_module.automatic_optimization:
             raise manual_error(self._trainer.lightning_module, name_of(selector), "a selector without weights")

@@ -93,11 +93,11 @@ class Interception:
         """Runs the module's own step without a trace."""
         return StepRunner(self.module, self.trainer, self.step, shapes=self.shapes, train_mode=train_mode, head=head)
 
-    def overheard(self, owner: Member, signals: Signals, scores: Tensor, index: Tensor) -> None:
-        """Tell all but ``owner`` what it saw of the candidate rows, and which of them it took."""
+    def overheard(self, owner: Member, signals: Signals, scores: Tensor) -> None:
+        """Tell all but ``owner`` what it saw of the candidate rows, and their scores."""
         for member in self.members:
             if member is not owner:
-                member.overhear(signals, scores, index)
+                member.overhear(signals, scores)
 
     def want_ids(self, id_key: str | int | None) -> None:
         """Have `ids` hold the row ids of every batch.

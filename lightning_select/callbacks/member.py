@@ -40,5 +40,5 @@ class Member(Protocol):
     def cannot_hear(self, error: TrainingStepContractError) -> None:
         """Be told why there are no signals; only one that does not insist is."""
 
-    def overhear(self, signals: Signals, scores: Tensor, index: Tensor) -> None:
-        """Be told what another callback saw of the candidate rows, their scores and which of them it took."""
+    def overhear(self, signals: Signals, scores: Tensor) -> None:
+        """Be told what another callback saw of the candidate rows, and their scores."""

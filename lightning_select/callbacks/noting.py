@@ -32,14 +32,13 @@ class Noting:
         record: What is known of every row.
         snapshots: What is known of single batches.
         offered: Rows of this rank in batches so far, before any selection.
-        trained: Those that were trained on.
     """
 
     def __init__(self, rows: int, device: torch.device, *, unit: str, steady: bool) -> None:
         self.record = RowRecord(rows, device=device)
         self.record.periods.unit = unit
         self.snapshots = Snapshots()
-        self.offered = self.trained = 0
+        self.offered = 0
         self._gathering = Gathering("SelectionReport", steady=steady)
         self._scored: list[Said] = []
         self._heard: Signals | None = None
@@ -64,7 +63,7 @@ class Noting:
         said = [*scored, Said(taken, loss, known)]
         rows = step_rows(ids, taken, interception.applied, said, group)
         trained = ids.shape[0] if taken is None else taken.shape[0]
-        self.offered, self.trained = self.offered + ids.shape[0], self.trained + trained
+        self.offered += ids.shape[0]
         if self.snapshots.due:
             nothing = torch.full((1,), torch.nan, device=ids.device)
             scores = scored[0].scores if scored and scored[0].scores is not None else nothing
@@ -76,11 +75,11 @@ class Noting:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and primitives only."""
-        counts = {"offered": self.offered, "trained": self.trained}
-        return {"record": self.record.state_dict(), "snapshots": self.snapshots.state_dict(), **counts}
+        parts = {"record": self.record.state_dict(), "snapshots": self.snapshots.state_dict()}
+        return {**parts, "offered": self.offered}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with what `state_dict` gave."""
         self.record.load_state_dict(state["record"])
         self.snapshots.load_state_dict(state["snapshots"])
-        self.offered, self.trained = state["offered"], state["trained"]
+        self.offered = state["offered"]

@@ -89,9 +89,7 @@ def dataset_length(report: Any, interception: Any) -> int:
     Raises:
         ConfigurationError: Neither does, or groups are not one per row.
     """
-    rows = (
-        report.rows or getattr(interception, "dataset_rows", None) or sized_len(getattr(interception, "dataset", None))
-    )
+    rows = report.rows or interception.dataset_rows or sized_len(interception.dataset)
     if rows is None:
         raise ConfigurationError(
             f"{_OWNER} must know the length of the dataset, got one that does not tell. Pass rows=... and, where the "

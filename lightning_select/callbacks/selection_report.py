@@ -159,7 +159,7 @@ class SelectionReport(SelectionCallback):
             self._look(signals)
             self.noting.hear(signals)
 
-    def overhear(self, signals: Signals, scores: Tensor, index: Tensor) -> None:
+    def overhear(self, signals: Signals, scores: Tensor) -> None:
         """Note what a callback that selects saw of its candidates."""
         if self.noting is not None and self.interception is not None:
             self._look(signals)

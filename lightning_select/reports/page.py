@@ -18,7 +18,7 @@ from lightning_select.reports.wording import cut
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["render_page"]
+__all__ = ["environment", "render_page"]
 
 FACT_LENGTH = 400
 _HARMFUL = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 127), "\ufffd")
@@ -50,7 +50,7 @@ def render_page(report: ReportData) -> str:
         glossary(),
     )
     page = (
-        _environment()
+        environment("reports/templates")
         .get_template("report.html")
         .render(
             title=cut(report.title, FACT_LENGTH) or "Selection report",
@@ -64,12 +64,20 @@ def render_page(report: ReportData) -> str:
     return page.translate(_HARMFUL).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _environment() -> Environment:
+def environment(templates: str) -> Environment:
+    """Where pages find their templates; what is put into them is escaped.
+
+    Args:
+        templates: Folder of the templates in the package.
+
+    Raises:
+        ConfigurationError: Jinja is not installed; torch requires it, so that it nearly always is.
+    """
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:
         raise ConfigurationError(
             "render_page must find jinja2, got an ImportError. Run: pip install 'lightning-select[report]'."
         ) from error
-    loader = PackageLoader("lightning_select", "reports/templates")
+    loader = PackageLoader("lightning_select", templates)
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
