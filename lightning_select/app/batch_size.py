@@ -86,7 +86,7 @@ def _default(config: DictConfig, key: str) -> Any:
     if target is None:
         return None
     try:
-        parameter = inspect.signature(hydra.utils.get_object(target)).parameters.get(name)
+        parameter = inspect.signature(hydra.utils.get_method(target)).parameters.get(name)
     except (ImportError, TypeError, ValueError):  # building it says what is wrong, in Hydra's words
         return None
     return None if parameter is None else parameter.default

@@ -155,7 +155,7 @@ def _class_of(entry: Any) -> Any:
     """The class that an entry of the config names, ``None`` where building it will say what is wrong."""
     target = entry.get("_target_") if isinstance(entry, DictConfig) else None
     try:
-        return hydra.utils.get_object(target) if isinstance(target, str) else None
+        return hydra.utils.get_method(target) if isinstance(target, str) else None
     except (ImportError, ValueError, AttributeError):
         return None
 
