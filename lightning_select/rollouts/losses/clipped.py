@@ -52,10 +52,12 @@ def clipped_terms(
     apart = torch.where(mask, log_probs.to(dtype) - old_log_probs.detach().to(dtype), 0.0)
     ratio = apart.clamp(-MOST, MOST).exp()
     gain = advantages.detach().to(dtype).unsqueeze(1)
-    terms = -torch.minimum(ratio * gain, ratio.clamp(1.0 - clip_low, 1.0 + clip_high) * gain)
     with torch.no_grad():
         # Outside the mask the ratio is 1, which no bound cuts.
         cut = ((ratio > 1.0 + clip_high) & (gain > 0)) | ((ratio < 1.0 - clip_low) & (gain < 0))
+        bound = ratio.clamp(1.0 - clip_low, 1.0 + clip_high)
+    # The minimum, written so that a ratio on a bound keeps its gradient: torch's clamp gives it one only before 2.14.
+    terms = -torch.where(cut, bound, ratio) * gain
     return torch.where(mask, terms, 0.0), cut
 
 
