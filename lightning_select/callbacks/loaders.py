@@ -101,13 +101,12 @@ def check_loader(trainer: Any, loader: Any, sampler: OnlineSampler, other: Onlin
         raise ConfigurationError(
             f"{owner}.dataset must have as many rows as the dataset of the loader ({rows}), got {sampler.rows}."
         )
-    every_step = trainer.check_val_every_n_epoch is None
-    if sampler.constant_length or trainer.reload_dataloaders_every_n_epochs == 1 or every_step:
+    if sampler.constant_length or trainer.reload_dataloaders_every_n_epochs == 1:
         return
     raise ConfigurationError(
         f"{owner} must be used with Trainer(reload_dataloaders_every_n_epochs=1) when its epochs change their "
         f"length, got {trainer.reload_dataloaders_every_n_epochs}. Otherwise Lightning would skip validation in the "
-        "shorter ones. Or take the mode with a constant length."
+        "shorter ones and cut off the longer ones. Or take the mode with a constant length."
     )
 
 
