@@ -14,6 +14,7 @@
     ├── ReferenceModelError                        the reference of a reducible loss is missing or does not fit
     ├── RewardError                                a reward function failed, or gave no number for a completion
     ├── ShortfallError                             too few groups of attempts passed the filter
+    ├── ScoringMemoryError (also a RuntimeError)   a scoring pass does not fit into memory, with one row neither
     ├── RowIdError                                 row ids are missing, unknown or out of range
     └── ConfigurationError                         callbacks, Trainer flags or overrides that contradict each other
 """
@@ -30,6 +31,7 @@ __all__ = [
     "RewardError",
     "RowIdError",
     "ScoreError",
+    "ScoringMemoryError",
     "SelectionError",
     "SelectorError",
     "ShortfallError",
@@ -84,6 +86,10 @@ class RewardError(SelectionError):
 
 class ShortfallError(SelectionError):
     """Too few groups of attempts passed the filter, and the policy for that is to stop."""
+
+
+class ScoringMemoryError(SelectionError, RuntimeError):
+    """A scoring pass does not fit into memory, in the smallest pieces neither."""
 
 
 class RowIdError(SelectionError):

@@ -14,6 +14,7 @@ from lightning_select.errors import BatchFormatError
 from lightning_select.signals.contract import contract_error
 from lightning_select.signals.findings import findings_of
 from lightning_select.signals.jitter import jittered
+from lightning_select.signals.memory import pass_on_out_of_memory
 from lightning_select.signals.noise import RowNoise
 from lightning_select.signals.order import Finding
 from lightning_select.signals.probe import Run, StepShape
@@ -122,7 +123,8 @@ def _run_moved(run: RunStep, batch: Batch, order: Int[Tensor, "rows"], **how: An
         return None
     try:
         return run(moved, noise=RowNoise(order.shape[0], order), **how)[0]
-    except Exception:  # packing, for one, asks for rows that are sorted by their lengths
+    except Exception as error:  # packing, for one, asks for rows that are sorted by their lengths
+        pass_on_out_of_memory(error)
         return None
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from lightning_select.errors import ArgumentError
 from lightning_select.signals.head_cache import HeadCache
 from lightning_select.signals.head_gram import linear_gram, logits_gram, summed_gram
-from lightning_select.signals.head_terms import Dense, Linear, Term, device_of_term, wide
+from lightning_select.signals.head_terms import Dense, Linear, Term, device_of_term, join_terms, wide
 from lightning_select.types import Bool, Float, Int
 
 __all__ = ["Head"]
@@ -69,6 +69,15 @@ class Head:
                 f"Head.linear must get (rows, tokens, features), (classes, features) and (classes,), got {shapes}."
             )
         return cls(Linear.of(hidden, weight, bias), (*hidden.shape[:-1], weight.shape[0]))
+
+    @classmethod
+    def joined(cls, heads: Sequence[Head]) -> Head:
+        """Those of some rows each, one after the other: as one head where they are the same, or else as logits."""
+        first, rows = heads[0], sum(head.shape[0] for head in heads)
+        term = join_terms([head.term for head in heads])
+        if term is None:
+            return cls.of(torch.cat([head.logits() for head in heads]))
+        return cls(term, (rows, *first.shape[1:]), first._cache)
 
     @property
     def classes(self) -> int:

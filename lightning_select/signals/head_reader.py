@@ -27,7 +27,6 @@ from lightning_select.signals.terms import Terms
 
 __all__ = ["HeadReader"]
 
-_SHARDED = frozenset({"FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy"})
 _SHOWN = frozenset({"head", "hidden", "targets", "valid", "ids"})
 """What a pass that ends at the loss can tell."""
 
@@ -46,7 +45,7 @@ class HeadReader:
 
     Args:
         module: The LightningModule.
-        strategy: Name of the Trainer's strategy; sharded weights are whole only while their layer runs.
+        strategy: Name of the Trainer's strategy if it shards weights, which are whole only while their layer runs.
         name: Submodule that is the output head; ``None`` looks for it.
 
     Raises:
@@ -64,7 +63,7 @@ class HeadReader:
         self._passed_over: frozenset[int] = frozenset()
         self._found: bool | None = None
         self._patience = _BATCHES
-        if strategy in _SHARDED:
+        if strategy:
             self._give_up(f"{strategy} shards it, so that its weight is whole only while it runs")
 
     def can_read(self, needs: Collection[str]) -> bool:

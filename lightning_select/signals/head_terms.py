@@ -7,7 +7,7 @@ such terms: a soft cap, a mask over the vocabulary, a mixture of heads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -27,6 +27,7 @@ __all__ = [
     "Term",
     "device_of_term",
     "is_term",
+    "join_terms",
     "owner_of",
     "wide",
 ]
@@ -177,6 +178,35 @@ def device_of_term(term: Any) -> torch.device:
     if isinstance(term, Mapped):
         return next(device_of_term(value) for value in term.args if is_term(value))
     return term.parts[0].hidden.device if isinstance(term, Linear) else term.values.device
+
+
+def join_terms(terms: Sequence[Any]) -> Any:
+    """Terms of some rows each, rows first, as one; ``None`` where they are not made alike of the same weights."""
+    first = terms[0]
+    if any(type(term) is not type(first) for term in terms):
+        return None
+    if isinstance(first, (Dense, PerToken)):
+        return type(first)(torch.cat([term.values for term in terms]))
+    if isinstance(first, Linear):
+        columns = list(zip(*(term.parts for term in terms), strict=False))
+        alike = len({len(term.parts) for term in terms}) == 1
+        if not alike or not all(_one_weight([part.weight for part in column]) for column in columns):
+            return None
+        return Linear(tuple(Part(torch.cat([part.hidden for part in one]), one[0].weight) for one in columns))
+    if isinstance(first, PerClass):
+        return first if _one_weight([term.values for term in terms]) else None
+    if any(term.func is not first.func or len(term.args) != len(first.args) for term in terms):
+        return None
+    places = [
+        join_terms(one) if is_term(one[0]) else one[0] for one in zip(*(term.args for term in terms), strict=True)
+    ]
+    lost = any(place is None and is_term(given) for place, given in zip(places, first.args, strict=True))
+    return None if lost else replace(first, args=tuple(places))
+
+
+def _one_weight(weights: Sequence[Tensor]) -> bool:
+    first = weights[0]
+    return all(one.data_ptr() == first.data_ptr() and one.shape == first.shape for one in weights)
 
 
 def wide(values: Tensor) -> Tensor:

@@ -21,10 +21,13 @@ from lightning_select.signals.head import Head
 from lightning_select.signals.head_capture import HeadCapture, HeadReached
 from lightning_select.signals.head_reader import HeadReader
 from lightning_select.signals.lazy_logits import UnfollowedError
+from lightning_select.signals.memory import is_out_of_memory, pass_on_out_of_memory
 from lightning_select.signals.noise import RowNoise, skip_draws
+from lightning_select.signals.pieces import Pieces
 from lightning_select.signals.probe import Run, StepShape
 from lightning_select.signals.reading import losses_seen, read_signals, with_attended
 from lightning_select.signals.selection_step import asked
+from lightning_select.signals.sharded import sharding_strategy
 from lightning_select.signals.surroundings import Surroundings
 from lightning_select.types import Batch
 
@@ -40,8 +43,7 @@ class StepRunner:
         step: The module's ``training_step``, before anyone wrapped it.
         shapes: What is known of steps by the reductions they make; shared by the runners of one fit.
         head: Submodule that is the output head, for scores that use it; ``None`` looks for it.
-        train_mode: Leave every submodule in the mode it is in, instead of switching to eval. Dropout and BatchNorm
-            then act as in training (and are restored like everything else).
+        train_mode: Leave every submodule in the mode it is in; dropout and BatchNorm then act as in training.
     """
 
     def __init__(
@@ -54,17 +56,15 @@ class StepRunner:
         train_mode: bool = False,
         head: str | None = None,
     ) -> None:
-        self._module = module
-        self._trainer = trainer
-        self._step = step
+        self._module, self._trainer, self._step = module, trainer, step
         self._takes_index = takes_batch_index(module, step)
         self._surroundings = Surroundings(module, trainer, train_mode=train_mode)
         self._shapes = {} if shapes is None else shapes
         self._last: StepShape | None = None
-        self._eager = False
-        self._said = False
-        self._head = HeadReader(module, type(getattr(trainer, "strategy", None)).__name__, head)
+        self._eager = self._said = False
+        self._head = HeadReader(module, sharding_strategy(getattr(trainer, "strategy", None)), head)
         self._losses: list[tuple[int, Tensor]] = []
+        self._pieces = Pieces(module, trainer, train_mode=train_mode)
 
     def measure(self, batch: Batch, needs: Collection[str]) -> Signals:
         """The signals of every row of ``batch``.
@@ -76,10 +76,13 @@ class StepRunner:
         Raises:
             TrainingStepContractError: The step cannot be read row by row.
             BatchFormatError: The rows of the batch cannot be counted.
+            ScoringMemoryError: Memory runs out, with pieces of the batch too.
         """
-        rows = rows_of(batch)
+        return self._pieces.measure(batch, partial(self._measure, needs=needs))
+
+    def _measure(self, batch: Batch, needs: Collection[str]) -> Signals:
         if hasattr(self._module, "selection_step"):
-            return asked(self._module, self._surroundings, batch, rows)
+            return asked(self._module, self._surroundings, batch, rows_of(batch))
         known = self._last or next(iter(self._shapes.values()), None)
         if known is not None and self._head.can_read(needs):
             seen, _ = self._surroundings.attempt(self._read_head, batch, known)
@@ -89,11 +92,10 @@ class StepRunner:
         signals = self._measure_in_full(batch, known, needs)
         if "head" not in needs or signals.logits is None:
             return signals
-        seen = None
+        seen, losses, self._losses = None, self._losses, []
         if self._last is not None and self._head.wants_trial(needs):
             run = partial(self._surroundings.attempt, self._read_head, batch, self._last)
-            seen = self._head.try_out(run, signals, self._losses)
-            self._losses = []
+            seen = self._head.try_out(run, signals, losses)
         # From the first batch on, so that a resumed run measures like one that was never interrupted.
         whole = replace(signals, head=Head.of(signals.logits)) if seen is None else replace(seen, loss=signals.loss)
         return with_attended(whole, batch)
@@ -119,8 +121,8 @@ class StepRunner:
             found: tuple[Signals | None, tuple[str, ...]] = run()
             if not hides or found[1] in self._shapes:
                 return found
-        except Exception:
-            if not hides:
+        except Exception as error:
+            if not hides or is_out_of_memory(error):
                 raise
         self._eager = True
         told_uncompiled(self._module, "scored")
@@ -172,8 +174,8 @@ class StepRunner:
                 return self._head.read(capture, reached, guess, rows_of(batch)), capture
             except UnfollowedError as error:
                 return f"the step uses the logits before the loss, by {error}", capture
-            except Exception as error:
-                # With logits that are not there; an error of the step's own comes again in the pass in full.
+            except Exception as error:  # with logits that are not there; one of the step's own comes again in full
+                pass_on_out_of_memory(error)
                 return f"the step fails without the logits: {error}", capture
         return None, capture
 
@@ -210,11 +212,9 @@ class StepRunner:
                 f"rows of the batch ({shape.others}). It counts for no row and stays unweighted."
             )
         if self._surroundings.gradients.accumulates and not self._said:
-            self._said = True
-            rank_zero_info(
-                f"{type(self._module).__name__}.training_step adds gradients by a backward() of its own. "
-                "They count for no row and stay unweighted."
-            )
+            self._said, name = True, type(self._module).__name__
+            told = "adds gradients by a backward() of its own. They count for no row and stay unweighted."
+            rank_zero_info(f"{name}.training_step {told}")
         return shape
 
     @contextmanager
@@ -235,12 +235,11 @@ class StepRunner:
         rows = rows_of(batch)
         writes = self._surroundings.keeper.before_write
         capture = capture or Capture(connected=connected, want_linear=want_linear, before_write=writes)
-        index = next_batch_index(self._trainer) if batch_idx is None else batch_idx
-        arguments = (index,) if self._takes_index else ()
+        index = (next_batch_index(self._trainer) if batch_idx is None else batch_idx,)
 
         def step() -> tuple[Run, Tensor | None]:
             with capture, noise or nullcontext():
-                output = self._step(shallow_copy(batch), *arguments)
+                output = self._step(shallow_copy(batch), *(index if self._takes_index else ()))
             loss, losses = parse_output(self._module, output, rows)
             return Run.of(self._module, capture, loss, rows), None if losses is None else losses.detach()
 

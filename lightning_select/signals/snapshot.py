@@ -75,17 +75,19 @@ class ModuleKeeper:
         if self._first or self._written_by_kernels:
             for storage in self._owners().keys() if self._first else self._written_by_kernels:
                 self._save(storage)
+        first = self._first
         try:
-            if self._first:
+            if first:
                 with WriteWatch() as watch:
                     written = watch.written
                     yield
+                first = False  # one that fails on its way has not shown all that a step writes to
             else:
                 yield
         finally:
             self._tree.restore()
             self._restore_values(written)
-            self._first, self._batch, self._held, self._owned = False, [], [], None
+            self._first, self._batch, self._held, self._owned = first, [], [], None
 
     def before_write(self, func: Callable[..., Any], target: Any) -> None:
         """Keep a copy of ``target``, if it is part of the module or the batch, just before ``func`` changes it."""

@@ -15,6 +15,7 @@ from lightning_select.signals.generators import Generators
 from lightning_select.signals.gradients import GradientKeeper
 from lightning_select.signals.optimizers import options_kept
 from lightning_select.signals.quiet import muted
+from lightning_select.signals.sharded import left_sharded, sharding_parts
 from lightning_select.signals.snapshot import ModuleKeeper
 from lightning_select.types import Batch
 
@@ -84,6 +85,7 @@ class Surroundings:
         self._train_mode = train_mode
         self._generators = Generators()
         self._differentiates = False
+        self._sharding: list[Any] | None = None
 
     @contextmanager
     def around(self, batch: Batch, *, grad: bool = False, eager: bool = False) -> Iterator[None]:
@@ -96,6 +98,8 @@ class Surroundings:
         """
         grad = grad or self._differentiates
         tensors = tuple(tensors_of(batch))
+        if self._sharding is None:  # a module is sharded after it was set up
+            self._sharding = sharding_parts(self._module)
         with ExitStack() as stack:
             stack.enter_context(self._generators.kept(device_of(tensors)))
             stack.enter_context(muted(self._module, self._trainer))
@@ -103,6 +107,7 @@ class Surroundings:
             stack.enter_context(registrations_kept(self._module))
             stack.enter_context(self.gradients.kept(tensors, grad=grad))
             stack.enter_context(self.keeper.kept(tensors))
+            stack.enter_context(left_sharded(self._sharding))
             if not self._train_mode:
                 for attributes in map(vars, self._module.modules()):
                     if "training" in attributes:  # a wrapper may have the flag of what it wraps

@@ -1,0 +1,23 @@
+"""Did memory run out?"""
+
+from __future__ import annotations
+
+import torch
+
+__all__ = ["is_out_of_memory", "pass_on_out_of_memory"]
+
+_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
+"""How backends without an exception of their own put it."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Is this what torch raises where a tensor does not fit on a device, or the host?"""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return type(error) is RuntimeError and any(word in str(error) for word in _WORDS)
+
+
+def pass_on_out_of_memory(error: Exception) -> None:
+    """Raise the error anew if memory ran out; for places that can do without what failed for any other reason."""
+    if is_out_of_memory(error):
+        raise error

@@ -1,0 +1,131 @@
+"""Is what a checkpoint holds what we would have saved? Asked before anything is taken over from it.
+
+A state is compared with one that the object would save now: the same names, kinds and shapes. What then still may be
+wrong are numbers, and these each owner checks by its own rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_select.errors import ConfigurationError
+
+__all__ = ["broken_state", "check_least", "check_range", "check_state"]
+
+_LARGEST = 2**53
+"""Whole numbers beyond are none of ours, and neither torch nor a float could hold all of them."""
+
+
+def check_state(
+    owner: str,
+    state: Any,
+    like: Any,
+    *,
+    loose: Collection[str] = (),
+    optional: Collection[str] = (),
+    path: str = "state",
+) -> None:
+    """Compare a state with one of ours.
+
+    Args:
+        owner: Who is to take it over, in errors.
+        state: What the checkpoint holds.
+        like: A state of the same owner. Tensors are compared by number kind and shape, numbers by kind, containers by
+            what is in them.
+        loose: Names (keys at any depth) under which a tensor may have any size and a number may be ``None``; their
+            owner looks at them.
+        optional: Names that may be absent on either side.
+        path: Where in the state this is, in errors.
+
+    Raises:
+        ConfigurationError: They differ.
+    """
+    free = path.rpartition(".")[2] in loose
+    if isinstance(like, Mapping):
+        if not isinstance(state, Mapping) or not set(state) ^ set(like) <= set(optional):
+            got = ", ".join(map(str, state)) or "nothing" if isinstance(state, Mapping) else _told(state)
+            raise broken_state(owner, path, f"hold {', '.join(map(str, like)) or 'nothing'}", got)
+        for name in (name for name in like if name in state):
+            check_state(owner, state[name], like[name], loose=loose, optional=optional, path=f"{path}.{name}")
+    elif isinstance(like, (list, tuple)):
+        if not isinstance(state, (list, tuple)) or len(state) != len(like):
+            raise broken_state(owner, path, f"be a list of {len(like)}", _told(state))
+        for one, value in zip(state, like, strict=True):
+            check_state(owner, one, value, loose=loose, optional=optional, path=path)
+    elif isinstance(like, Tensor):
+        _check_tensor(owner, state, like, free, path)
+    elif not (free and state is None) and not _same_kind(state, 0 if free and like is None else like):
+        raise broken_state(owner, path, f"be of the kind of {like!r}", _told(state))
+    elif isinstance(state, int) and abs(state) > _LARGEST:
+        raise broken_state(owner, path, "be a number of sensible size", str(state)[:20])
+
+
+def check_range(owner: str, name: str, values: Any, low: float, high: float = float("inf")) -> None:
+    """Numbers of a state, in a tensor or one, in [low, high].
+
+    Raises:
+        ConfigurationError: One is not, or is not finite.
+    """
+    numbers = values if isinstance(values, Tensor) else torch.tensor([float(values)], dtype=torch.float64)
+    if numbers.numel() and not bool(((numbers >= low) & (numbers <= high) & numbers.isfinite()).all()):
+        wrong = numbers[~((numbers >= low) & (numbers <= high) & numbers.isfinite())][0].item()
+        raise broken_state(owner, name, f"be in [{low:g}, {high:g}]", str(wrong))
+
+
+def check_least(owner: str, state: Mapping[str, Any], least: Mapping[str, float]) -> None:
+    """Columns of a state, by name, that are never below a number; those that it does not hold are not looked at.
+
+    Raises:
+        ConfigurationError: One is, or is not finite.
+    """
+    for name, low in least.items():
+        if name in state:
+            check_range(owner, name, state[name], low)
+
+
+def broken_state(owner: str, path: str, rule: str, got: str) -> ConfigurationError:
+    """The error for a state that cannot be taken over."""
+    return ConfigurationError(
+        f"{owner}: {path} of the checkpoint must {rule}, got {got}. It is damaged, or was saved by other settings or "
+        "another version: load the weights alone, and start afresh."
+    )
+
+
+def _check_tensor(owner: str, state: Any, like: Tensor, free: bool, path: str) -> None:
+    fits = isinstance(state, Tensor) and state.layout == torch.strided and not state.is_quantized
+    fits = fits and not state.is_nested and state.device.type != "meta"
+    if fits:
+        # One that repeats itself takes no room in a file, and all there is once it is used.
+        fits = state.numel() * state.element_size() <= state.untyped_storage().nbytes()
+        same = state.dim() == like.dim() if free else state.shape == like.shape
+        fits = fits and same and _kind(state) == _kind(like)
+    if not fits:
+        size = f"{like.dim()} dimensions" if free else f"shape {tuple(like.shape)}"
+        raise broken_state(owner, path, f"be a tensor of {_kind(like)} of {size}", _told(state))
+
+
+def _kind(tensor: Tensor) -> str:
+    if tensor.dtype == torch.bool:
+        return "truths"
+    if tensor.is_complex():
+        return "complex numbers"
+    return "numbers" if tensor.is_floating_point() else "whole numbers"
+
+
+def _same_kind(state: Any, like: Any) -> bool:
+    if isinstance(like, float):
+        return isinstance(state, (int, float)) and not isinstance(state, bool)
+    return type(state) is type(like)
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, Tensor):
+        shape = "of unknown shape" if value.is_nested else f"of shape {tuple(value.shape)}"
+        return f"a tensor of {_kind(value)} {shape}"
+    if isinstance(value, (list, tuple)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return repr(value)[:80] if isinstance(value, (str, int, float, type(None))) else f"a {type(value).__name__}"
