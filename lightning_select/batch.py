@@ -15,6 +15,7 @@ from functools import cache, singledispatch
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
@@ -29,6 +30,7 @@ from lightning_select.containers import (
     may_be_columns,
     name_of,
     rebuild,
+    shape_of,
 )
 from lightning_select.errors import BatchFormatError
 from lightning_select.graphs import is_graph, teach_graphs
@@ -105,7 +107,7 @@ def _take(part: Any, index: Tensor, rows: int, path: str, *, top: bool = False) 
     if taker is not None:
         return taker(part, index)
     if isinstance(part, Tensor):
-        return part.index_select(0, index.to(part.device)) if part.dim() and part.shape[0] == rows else part
+        return _select(part, index, path) if part.dim() and part.size(0) == rows else part
     if isinstance(part, np.ndarray):
         return part[index.cpu().numpy()] if part.ndim and part.shape[0] == rows else part
     if _is_column(part, rows, top=top):
@@ -121,6 +123,17 @@ def _take(part: Any, index: Tensor, rows: int, path: str, *, top: bool = False) 
     )
 
 
+def _select(part: Tensor, index: Tensor, path: str) -> Tensor:
+    if part.is_nested or part.layout not in (torch.strided, torch.sparse_coo):
+        kind = "nested" if part.is_nested else str(part.layout).removeprefix("torch.")
+        raise BatchFormatError(
+            f"{path} must be a dense tensor, or one in coordinates, to take rows of it, got a {kind} one. Have the "
+            "collate function make another, or put it into a type of your own and teach that: "
+            f"{_TAKE.format('MyBatch')}."
+        )
+    return part.index_select(0, index.to(part.device))
+
+
 def _rows_of_plain(batch: Batch) -> int | None:
     """Rows of a list, tuple or dict of tensors of one length, quickly, unless somebody taught one of these types."""
     kind: Any = type(batch)
@@ -128,7 +141,9 @@ def _rows_of_plain(batch: Batch) -> int | None:
         return None
     rows = None
     for part in (batch,) if kind is Tensor else batch.values() if kind is dict else batch:
-        if type(part) is not Tensor or not part.dim() or rows not in (None, part.shape[0]):
+        if type(part) is not Tensor or part.layout is not torch.strided or part.is_nested or not part.dim():
+            return None
+        if rows not in (None, part.shape[0]):
             return None
         rows = part.shape[0]
     return rows if _untaught(kind, len(take_rows.registry)) else None
@@ -207,7 +222,7 @@ def _own_rows(part: Any) -> tuple[int | None, ...]:
     if _taker(part) is not None:
         return (count_rows(part) if _has_counter(part) else len(part) if isinstance(part, Sized) else None,)
     if isinstance(part, (Tensor, np.ndarray)):
-        return (int(part.shape[0]) if part.ndim else None,)
+        return (int(shape_of(part)[0]) if part.ndim else None,)
     return ()
 
 

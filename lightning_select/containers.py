@@ -26,6 +26,7 @@ __all__ = [
     "may_be_columns",
     "name_of",
     "rebuild",
+    "shape_of",
 ]
 
 DESCRIPTIONS = (
@@ -47,8 +48,8 @@ def is_namedtuple(part: Any) -> bool:
 
 
 def is_sequence(part: Any) -> bool:
-    """Is this a list, or a tuple without field names?"""
-    return isinstance(part, (list, tuple)) and not is_namedtuple(part)
+    """Is this a list, or a tuple without field names that is no shape?"""
+    return isinstance(part, (list, tuple)) and not is_namedtuple(part) and not isinstance(part, torch.Size)
 
 
 def is_plain(part: Any) -> bool:
@@ -98,12 +99,17 @@ def rebuild(part: Any, values: list[Any]) -> Any:
 def describe(batch: Any) -> str:
     """Kinds and shapes, for an error message."""
     if isinstance(batch, (Tensor, np.ndarray)):
-        return f"{type(batch).__name__} of shape {tuple(batch.shape)}"
+        return f"{type(batch).__name__} of shape {shape_of(batch)}"
     children = children_of(batch)
     if children is None:
         return type(batch).__name__
     inside = ", ".join(f"{key} {describe(child)}" for key, child in children[:6])
     return f"{type(batch).__name__} with {inside or 'nothing in it'}{' ...' if len(children) > 6 else ''}"
+
+
+def shape_of(part: Any) -> tuple[Any, ...]:
+    """The shape of a tensor or an array; of a nested tensor, which may have none, what is known of it."""
+    return (part.size(0), *["?"] * (part.dim() - 1)) if getattr(part, "is_nested", False) else tuple(part.shape)
 
 
 def are_samples(batch: Any, own_rows: OwnRows) -> bool:
@@ -151,7 +157,7 @@ def may_be_columns(part: Any, own_rows: OwnRows) -> bool:
     if len(axes) > 1 or axes & {None, 1}:
         return False
     kinds = {(value.ndim, value.dtype) for value in part if isinstance(value, (Tensor, np.ndarray))}
-    return len(kinds) != 1 or len({value.shape for value in part}) == 1
+    return len(kinds) != 1 or len({shape_of(value) for value in part}) == 1
 
 
 def _axes(part: Any, own_rows: OwnRows, path: str = "") -> Iterator[tuple[str, int | None]]:

@@ -18,6 +18,7 @@ from collections.abc import Collection, Mapping
 import torch
 
 from lightning_select.errors import ArgumentError, ConfigurationError
+from lightning_select.states import check_least
 from lightning_select.types import Bool, Float, Int, Num, Shaped, Tensor
 from lightning_select.visits import Visits, check_call, fitting, place, visits
 
@@ -201,18 +202,18 @@ class SampleHistory:
         """Take over what `state_dict` gave.
 
         Raises:
-            ConfigurationError: The state is of another number of rows or has other columns.
+            ConfigurationError: The state is of another number of rows, has other columns, or is damaged.
         """
         if set(state) != set(self._table):
             raise ConfigurationError(
                 f"SampleHistory.columns must be those of the state: {', '.join(state)}, got {', '.join(self._table)}."
             )
-        rows = state["count"].shape[0]
-        if rows != self.rows:
+        if (rows := state["count"].shape[0]) != self.rows:
             raise ConfigurationError(
                 f"SampleHistory.rows must be the length of the dataset ({self.rows}), got a state of {rows} rows: "
                 "the dataset has changed, or the state is of another one."
             )
+        check_least("SampleHistory", state, {name: low for name, (_, _, low) in _STATISTICS.items() if low == low})
         for name, value in state.items():
             self._table[name][:rows].copy_(value)
 

@@ -17,6 +17,7 @@ from lightning_select.callbacks.choice import checked_scores, checked_selection,
 from lightning_select.callbacks.keep import check_keep, kept_count
 from lightning_select.callbacks.metrics import selection_metrics
 from lightning_select.callbacks.reference_check import check_reference, known_losses
+from lightning_select.callbacks.restoring import saved_selection
 from lightning_select.callbacks.stopwatch import Stopwatch
 from lightning_select.compat import next_batch_index
 from lightning_select.errors import ArgumentError, ConfigurationError
@@ -188,14 +189,13 @@ class BatchSelection(SelectionCallback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the memory of the run that saved it."""
-        memories = state_dict["selector"]
+        memories, self._reference_state = saved_selection(self.name, state_dict)
         self._state = dict(memories[distributed.rank() % len(memories)])
         if len(memories) != distributed.world_size():
             self.say_once(
                 f"{self.name} goes on with the memories of {len(memories)} ranks on {distributed.world_size()}: "
                 "what was chosen before counts, but not exactly as without the interruption."
             )
-        self._reference_state = dict(state_dict["reference"])
 
     def _measure_unless_skipped(self, batch: Batch) -> Signals | None:
         """The signals, or ``None`` for a batch that the step skips. Skipping the very first is an error."""

@@ -15,6 +15,7 @@ from lightning_select.reports.row_record import RowRecord, StepRows
 from lightning_select.reports.snapshots import Snapshots
 from lightning_select.reports.step_rows import Said, step_rows
 from lightning_select.signals.base import Signals
+from lightning_select.states import check_range, check_state
 
 __all__ = ["Noting"]
 
@@ -79,7 +80,14 @@ class Noting:
         return {**parts, "offered": self.offered}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with what `state_dict` gave."""
+        """Go on with what `state_dict` gave.
+
+        Raises:
+            ConfigurationError: It is damaged, or of a dataset of another length.
+        """
+        parts = {name: state.get(name) for name in ("record", "snapshots")} if isinstance(state, Mapping) else {}
+        check_state("SelectionReport", state, {**parts, "offered": 0})
+        check_range("SelectionReport", "offered", state["offered"], 0)
         self.record.load_state_dict(state["record"])
         self.snapshots.load_state_dict(state["snapshots"])
         self.offered = state["offered"]

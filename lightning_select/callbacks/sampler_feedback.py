@@ -22,6 +22,7 @@ from lightning_select.callbacks.loaders import (
     settle,
     so_far,
 )
+from lightning_select.callbacks.restoring import saved_feedback
 from lightning_select.callbacks.wrap import Wrap
 from lightning_select.compat import planned_steps, rank_zero_info
 from lightning_select.device_loader import DeviceLoader
@@ -84,10 +85,9 @@ class SamplerFeedback(SelectionCallback):
         if self.standing_by or stage != "fit":
             return
         self._leave()
-        self._trainer, self.sampler = trainer, None
+        self._trainer, self.sampler, self._state, self._sees_success = trainer, None, None, False
         # First of all, so that whatever another callback saves holds the batch that has just been trained on.
         trainer.callbacks = [self, *(one for one in trainer.callbacks if one is not self)]
-        self._state, self._sees_success = None, False
         wrap = Wrap(self._process_dataloader, trainer.strategy, "process_dataloader")
         wrap.put()
         self._undo.append(wrap.take_off)
@@ -154,7 +154,7 @@ class SamplerFeedback(SelectionCallback):
         Raises:
             ConfigurationError: The sampler has drawn already, for workers that cannot be called back.
         """
-        self._state, self._sees_success = state_dict["sampler"], state_dict["sees_success"]
+        self._state, self._sees_success = saved_feedback(self.name, state_dict)
         if self.sampler is None:
             return
         if self.sampler.drawing:

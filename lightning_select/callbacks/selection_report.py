@@ -23,6 +23,7 @@ from lightning_select.callbacks.report_checks import (
     without_margins,
 )
 from lightning_select.callbacks.report_parts import gather_report
+from lightning_select.callbacks.restoring import saved_report
 from lightning_select.compat import rank_zero_info
 from lightning_select.errors import TrainingStepContractError
 from lightning_select.signals.base import Signals
@@ -213,7 +214,7 @@ class SelectionReport(SelectionCallback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the record of the run that saved it."""
-        self._state = state_dict or None
+        self._state = saved_report(self.name, state_dict)
 
     def _look(self, signals: Signals) -> None:
         """Find out, at the first batch that shows logits, whether rows have margins: reading them has its price."""

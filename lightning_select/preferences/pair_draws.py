@@ -20,6 +20,7 @@ from lightning_select.samplers.base import OnlineSampler
 from lightning_select.samplers.checks import whole
 from lightning_select.samplers.drawn import Drawn
 from lightning_select.seeding import generator_at
+from lightning_select.states import check_range
 from lightning_select.types import Float, Int
 
 __all__ = ["PairDraws"]
@@ -50,6 +51,8 @@ class PairDraws(OnlineSampler):
         >>> sorted(rows[0::2]) == sorted(rows[1::2]) == [0, 1, 2, 3, 4]
         True
     """
+
+    loose = frozenset({"table"})
 
     def __init__(
         self,
@@ -114,7 +117,8 @@ class PairDraws(OnlineSampler):
 
     def load_tensors(self, state: Mapping[str, Any]) -> None:
         """Take over what `tensors` gave."""
-        self._place, self._plan = int(state["place"]), None
+        check_range(self.owner, "place", state["place"], 0)
+        self._place, self._plan = state["place"], None
         if self.curriculum is not None and state["table"].shape[1] == self.rows:
             self._means, self._total, self._count = state["table"].to(self.device).unbind()
 

@@ -38,6 +38,7 @@ from lightning_select.preferences.pair_loss import PairLoss, pair_loss
 from lightning_select.preferences.peer_select import PeerSelect
 from lightning_select.preferences.review_metrics import agreement, evaluation, kept_metrics
 from lightning_select.preferences.two_models import are_alike, two_models
+from lightning_select.signals.sharded import sharding_strategy
 from lightning_select.types import Batch, Int
 
 __all__ = ["PeerReview"]
@@ -124,8 +125,13 @@ class PeerReview(LightningModule):
 
         Raises:
             ArgumentError: The scheduler waits for a metric.
-            ConfigurationError: Gradients would be scaled.
+            ConfigurationError: Gradients would be scaled, or the strategy splits the models.
         """
+        if strategy := sharding_strategy(self.trainer.strategy):
+            raise ConfigurationError(
+                f"PeerReview must have both models whole on every device, got Trainer(strategy={strategy}). "
+                'Use strategy="ddp" or one device.'
+            )
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             raise ConfigurationError(
                 "PeerReview must train in a precision that needs no scaling of gradients, got "

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["MOST", "Periods"]
+__all__ = ["MOST", "UNITS", "Periods"]
 
 MOST = 32
 """Periods of a run, at most."""
+
+UNITS = ("epoch", "step")
+"""What a period counts."""
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,9 @@ import numpy as np
 import torch
 
 from lightning_select.errors import ArgumentError, ConfigurationError
-from lightning_select.reports.periods import MOST, Periods
+from lightning_select.reports.periods import MOST, UNITS, Periods
 from lightning_select.reports.row_table import RowTable
+from lightning_select.states import broken_state, check_range, check_state
 from lightning_select.types import Float, Int, Tensor
 
 __all__ = ["RowRecord", "StepRows"]
@@ -129,14 +131,22 @@ class RowRecord:
         """Go on with what `state_dict` gave.
 
         Raises:
-            ConfigurationError: It is of a dataset of another length.
+            ConfigurationError: It is damaged, or of a dataset of another length.
         """
+        check_state("RowRecord", state, self.state_dict(), loose=_TENSORS)
         rows = state["sums"].shape[0]
         if rows != self.rows:
             raise ConfigurationError(
                 f"RowRecord.rows must be the length of the dataset ({self.rows}), got a state of {rows} rows: "
                 "the dataset has changed, or the checkpoint is of another one."
             )
+        check_state("RowRecord", state, self.state_dict())
+        check_range("RowRecord", "sums", state["sums"], -math.inf)
+        check_range("RowRecord", "now", state["now"], 0.0)
+        check_range("RowRecord", "period", state["period"], 0, MOST - 1)
+        check_range("RowRecord", "width", state["width"], 1)
+        if state["unit"] not in UNITS:
+            raise broken_state("RowRecord", "unit", f"be one of {', '.join(UNITS)}", repr(state["unit"]))
         for name in _TENSORS:
             getattr(self, f"_{name}")[:rows].copy_(state[name])
         self._outside.copy_(state["outside"])

@@ -45,7 +45,9 @@ class Scale:
         values = [step * position for position in range(first, last + 1)]
         largest = max(abs(self.low), abs(self.high))
         if largest < 1e-3 or largest >= 1e7 or step < 1e-7:
-            return [(value, f"{value:.4g}") for value in values]
+            # Four figures, or as many as tell neighbours apart; those of a float always do.
+            named = ([f"{value:.{figures}g}" for value in values] for figures in range(4, 18))
+            return list(zip(values, next(names for names in named if len({*names}) == len({*values})), strict=True))
         # As many decimals as tell neighbours apart.
         digits = next(many for many in range(10) if math.isclose(step, round(step, many), rel_tol=1e-6))
         return [(value, f"{value:,.{digits}f}") for value in values]

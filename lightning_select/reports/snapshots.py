@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from lightning_select.reports.timeline import QUANTILES, Timeline
+from lightning_select.states import broken_state, check_range, check_state
 from lightning_select.types import Float, Tensor
 
 __all__ = ["Snapshots"]
@@ -84,7 +85,16 @@ class Snapshots:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with what `state_dict` gave."""
+        """Go on with what `state_dict` gave.
+
+        Raises:
+            ConfigurationError: It is damaged.
+        """
+        check_state("Snapshots", state, Snapshots().state_dict(), loose=("steps", "values"))
+        check_range("Snapshots", "stride", state["stride"], 1)
+        check_range("Snapshots", "seen", state["seen"], 0)
+        if state["steps"].shape != (2, len(state["values"])) or state["values"].shape[1:] != (_COLUMNS + 1,):
+            raise broken_state("Snapshots", "values", "be a line per step", f"shape {tuple(state['values'].shape)}")
         self._stride, self._seen = state["stride"], state["seen"]
         places = zip(state["steps"].T.tolist(), state["values"].float(), strict=True)
         self._taken = [(step, epoch, values[:_COLUMNS], values[_COLUMNS]) for (step, epoch), values in places]

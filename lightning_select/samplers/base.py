@@ -17,10 +17,11 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from lightning_select import distributed
-from lightning_select.samplers.checks import check_identity, checked_signals, length_of, warn_unfed, whole
+from lightning_select.samplers.checks import checked_signals, length_of, warn_unfed, whole
 from lightning_select.samplers.drawn import Drawn
 from lightning_select.samplers.ledger import Arrival
 from lightning_select.samplers.progress import Progress
+from lightning_select.samplers.saved import check_saved
 from lightning_select.samplers.stream import Stream
 from lightning_select.schedule import resolve
 from lightning_select.types import Int
@@ -31,9 +32,6 @@ T = TypeVar("T")
 
 _UNBOUND_CHUNK = 32
 """Rows of one draw on one rank where no Trainer told how large the batches are."""
-
-_SILENCE = (2048, 256)
-"""Rows drawn without having learnt anything, after which a sampler that needs to says so: amid an epoch, at its end."""
 
 
 class OnlineSampler(DistributedSampler[Any]):
@@ -54,7 +52,11 @@ class OnlineSampler(DistributedSampler[Any]):
         updates: Batches learnt from so far.
         progress: How far training is.
         fed: Does a Trainer tell this sampler what happens?
+        loose, optional: Entries of `tensors` whose size is not always the same, and those that are not always there.
     """
+
+    loose: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -236,15 +238,13 @@ class OnlineSampler(DistributedSampler[Any]):
         """Go on where another run was. What differs from that run, in words; nothing if all is well.
 
         Raises:
-            ConfigurationError: The state is of another sampler or dataset.
+            ConfigurationError: The state is damaged, or of another sampler or dataset.
         """
-        check_identity(self.owner, state, self._identity)
-        self.updates, self.progress = int(state["updates"]), Progress(*state["progress"])
+        check_saved(self.owner, state, self._identity, self.tensors(), self.loose, self.optional)
+        self.updates, self.progress = state["updates"], Progress(*state["progress"])
         self.load_tensors(state["learnt"])
         return self._stream.load_state_dict(state["stream"])
 
     def _warn_unfed(self, *, over: bool) -> None:
-        needy = self.needs and not (self.fed or self.updates or self.rank or self._said)
-        if needy and self._stream.drawn > _SILENCE[over]:
-            self._said = True
-            warn_unfed(self.owner, self._stream.drawn)
+        if self.needs and not (self.fed or self.updates or self.rank or self._said):
+            self._said = warn_unfed(self.owner, self._stream.drawn, over=over)

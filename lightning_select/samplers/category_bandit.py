@@ -35,6 +35,7 @@ from lightning_select.samplers.drawn import Drawn
 from lightning_select.samplers.picks import places
 from lightning_select.samplers.queues import GroupQueues
 from lightning_select.schedule import Anneal
+from lightning_select.states import check_range, check_state
 from lightning_select.types import Float, Int, Num
 
 __all__ = ["CategoryBandit", "advantage_size", "category_bandit"]
@@ -93,6 +94,8 @@ class CategoryBandit(OnlineSampler):
         >>> sampler.draw(4, torch.Generator().manual_seed(0)).ids.sort().values.tolist()
         [1, 1, 3, 3]
     """
+
+    loose = frozenset({"cursors", "values", "means"})  # as many as there are groups, and the owner says so
 
     def __init__(
         self,
@@ -163,7 +166,10 @@ class CategoryBandit(OnlineSampler):
 
     def load_tensors(self, state: Mapping[str, Any]) -> None:
         """Take over the values, and go on in the queues."""
+        check_range(self.owner, "values", state["values"], -math.inf)
         self.queues.load_state_dict(state["queues"])
+        for name, mine in (("values", self.values), ("means", self._means)):
+            check_state(self.owner, state[name], mine, path=name)
         self.values, self._means = state["values"].to(self.device), state["means"].to(self.device)
 
     def move(self, device: torch.device) -> None:

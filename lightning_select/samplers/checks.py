@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from lightning_select.errors import ArgumentError, ConfigurationError, RowIdError
+from lightning_select.errors import ArgumentError, RowIdError
+from lightning_select.looking import may_look
 from lightning_select.samplers.success import with_success
 from lightning_select.schedule import Anneal
 from lightning_select.types import Int
@@ -20,7 +21,6 @@ from lightning_select.visits import check_whole
 
 __all__ = [
     "between",
-    "check_identity",
     "check_ids",
     "checked_signals",
     "labels_of",
@@ -31,11 +31,8 @@ __all__ = [
     "whole",
 ]
 
-_SAME = {
-    "sampler": "the sampler must be of the kind",
-    "rows": "the dataset must have the length",
-    "dataset": "the dataset must be of the class",
-}
+_SILENCE = (2048, 256)
+"""Rows drawn without having learnt anything, after which a sampler that needs to says so: amid an epoch, at its end."""
 
 
 def whole(owner: str, name: str, value: Any, least: int | None = None) -> int:
@@ -119,7 +116,7 @@ def check_ids(owner: str, ids: Any, rows: int | None) -> Int[Tensor, "rows"]:
     """
     ids = ids if isinstance(ids, Tensor) else torch.as_tensor(ids)
     check_whole(f"{owner}.ids", ids)
-    if rows is not None and ids.device.type == "cpu" and ids.shape[0]:
+    if rows is not None and may_look(ids.device) and ids.shape[0]:
         listed = ids.tolist()
         low, high = min(listed), max(listed)
         if low < -1 or high >= rows:
@@ -151,25 +148,14 @@ def checked_signals(
     return ids, found
 
 
-def check_identity(owner: str, state: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
-    """A state belongs to one kind of sampler and one dataset.
-
-    Raises:
-        ConfigurationError: It belongs to others.
-    """
-    for name, rule in _SAME.items():
-        if state[name] != mine[name]:
-            raise ConfigurationError(
-                f"{owner}: {rule} that the checkpoint holds ({state[name]}), got {mine[name]}. What was learnt about "
-                "rows is of no use for others: load the weights alone, and start the sampler afresh."
-            )
-
-
-def warn_unfed(owner: str, drawn: int) -> None:
-    """Nobody tells the sampler what the model says."""
+def warn_unfed(owner: str, drawn: int, *, over: bool) -> bool:
+    """Nobody tells the sampler what the model says; warns once enough rows are drawn, and tells whether it did."""
+    if drawn <= _SILENCE[over]:
+        return False
     warnings.warn(
         f"{owner} has learnt nothing from {drawn} rows drawn, so it draws as at the start. With a Trainer, add "
         "callbacks=[SamplerFeedback()] (and let a batch sampler of your own hold this one as its `sampler`); in "
         "a loop of your own call sampler.observe(ids, {...}) after each step.",
         stacklevel=4,
     )
+    return True

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_select.errors import ArgumentError, ConfigurationError, RowIdError
 from lightning_select.samplers.race import race, repeated
+from lightning_select.states import check_range
 from lightning_select.types import Float, Int, State
 
 __all__ = ["WeightedDraw"]
@@ -153,6 +154,11 @@ class WeightedDraw:
         self._checks = self.device.type == "cpu"
         return self
 
+    def copy_from(self, other: WeightedDraw) -> None:
+        """Take over the weights of another over as many rows, so that both draw alike; waits for nothing."""
+        self.weights.copy_(other.weights)
+        self._sums.copy_(other._sums)
+
     def state_dict(self) -> dict[str, Tensor]:
         """Copies of the weights and of the sums of the blocks, so that draws go on bit for bit."""
         return {"weights": self.weights.clone(), "block_sums": self._sums.clone()}
@@ -161,13 +167,15 @@ class WeightedDraw:
         """Take over what :meth:`state_dict` gave, from any device.
 
         Raises:
-            ConfigurationError: The state is of a dataset of another length.
+            ConfigurationError: The state is of a dataset of another length, or holds what is no weight.
         """
         weights, sums = state["weights"], state["block_sums"]
         if len(weights) != self.rows:
             raise ConfigurationError(
                 f"WeightedDraw.weights must have the length of the dataset ({self.rows}), got {len(weights)}."
             )
+        for name, values in (("weights", weights), ("block_sums", sums)):
+            check_range("WeightedDraw", name, values, 0.0)
         self.weights.copy_(weights)
         self._sums.copy_(sums)
 

@@ -72,6 +72,8 @@ class EndUpsampling(OnlineSampler):
         [0, 0, 1, 1]
     """
 
+    loose = frozenset({"cursors", "credit"})  # as many as there are groups, and the owner says so
+
     def __init__(
         self,
         dataset: Sized | int,

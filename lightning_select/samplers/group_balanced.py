@@ -72,6 +72,8 @@ class GroupBalanced(OnlineSampler):
         5
     """
 
+    loose = frozenset({"cursors", "credit"})  # as many as there are groups, and the owner says so
+
     def __init__(
         self,
         dataset: Sized | int,

@@ -38,6 +38,7 @@ from lightning_select.samplers.base import OnlineSampler
 from lightning_select.samplers.checks import between
 from lightning_select.samplers.drawn import Drawn
 from lightning_select.seeding import generator_at
+from lightning_select.states import check_range
 from lightning_select.types import Bool, Float, Int
 
 __all__ = ["InfoBatch", "info_batch"]
@@ -65,9 +66,8 @@ def info_batch(
 class InfoBatch(OnlineSampler):
     """Leave out a share of the rows learnt well, rescale those that stay, and end with all rows.
 
-    Learns from ``loss``. Weights act on the losses of the batch. Planning a pass costs time in proportion to the
-    dataset and waits for the device once; other draws and learning cost as much as the batch. Memory: 16 bytes per row
-    and 16 per row that stays, also in a checkpoint.
+    Learns from ``loss``. Weights act on the losses of the batch. Planning a pass looks at all rows and waits for the
+    device once; all else costs as much as the batch. Memory and checkpoint: 16 bytes per row, 16 per row that stays.
 
     In ``constant`` mode an epoch has as many rows as ever, and passes follow each other without regard to epochs: a new
     pass is planned, from the losses known by then, as soon as one is used up. Validation, schedulers and progress bars
@@ -96,6 +96,8 @@ class InfoBatch(OnlineSampler):
         (3, 4.0)
     """
 
+    loose = frozenset({"ids", "weights"})
+
     def __init__(
         self,
         dataset: Any,
@@ -115,14 +117,11 @@ class InfoBatch(OnlineSampler):
             raise ArgumentError(f"{self.owner}.mode must be constant or shrinking, got {mode!r}.")
         if mode == "shrinking" and num_samples is not None:
             raise ArgumentError(
-                f"{self.owner}.num_samples must be None in shrinking mode, where a pass has its own length, "
-                f"got {num_samples}."
+                f"{self.owner}.num_samples must be None in shrinking mode, whose passes have one, got {num_samples}."
             )
-        self.mode = mode
-        self.history = SampleHistory(self.rows)
+        self.mode, self.history = mode, SampleHistory(self.rows)
         self._ids, self._weights = torch.arange(0), torch.ones(0, dtype=torch.float64)
-        self._cursor = 0
-        self._full = False
+        self._cursor, self._full = 0, False
         self._planned_for = -1  # the epoch of the plan, in shrinking mode
         self._passes, self._planned = 0, 0
 
@@ -192,8 +191,13 @@ class InfoBatch(OnlineSampler):
 
     def load_tensors(self, state: Mapping[str, Any]) -> None:
         """Take over the losses and the plan."""
+        ids, weights = state["ids"], state["weights"]
+        check_range(self.owner, "ids", ids, 0, self.rows - 1)
+        check_range(self.owner, "weights", weights, 0.0)
+        check_range(self.owner, "place", torch.tensor(state["place"]), -1)
+        check_range(self.owner, "number of weights", len(weights), len(ids), len(ids))
         self.history.load_state_dict(state["history"])
-        self._ids, self._weights = state["ids"].to(self.device), state["weights"].to(self.device)
+        self._ids, self._weights = ids.to(self.device), weights.to(self.device)
         self._cursor, full, self._planned_for, self._passes, self._planned = state["place"]
         self._full = bool(full)
 

@@ -93,11 +93,12 @@ class Ledger:
     def take(self, ids: Sequence[int] | Tensor) -> Arrival:
         """Strike out the rows of a batch that arrived, in whatever order a batch sampler put them.
 
-        Rows in a tensor come in the order in which they were drawn; to compare them would be to wait for the device.
+        Rows in a tensor on a device come in the order in which they were drawn; to compare them would be to wait.
         """
-        if isinstance(ids, Tensor):
+        listed = not any(isinstance(chunk.ids, Tensor) for chunk in self._chunks)
+        if isinstance(ids, Tensor) and not (listed and ids.device.type == "cpu"):
             return self._take_first(len(ids))
-        wanted, taken = list(ids), []
+        wanted, taken = (ids.tolist() if isinstance(ids, Tensor) else list(ids)), []
         while wanted and self._chunks:
             front = self._chunks[0]
             count = min(len(front.ids), len(wanted))
@@ -121,11 +122,13 @@ class Ledger:
             if not len(self._chunks[0].ids):
                 self._chunks.popleft()
         known = next((chunk.weights for chunk in taken if chunk.weights is not None), None)
-        weights = None
-        if known is not None:
+        weights: Any = None
+        if isinstance(known, Tensor):
             weights = torch.cat(
                 [known.new_ones(len(chunk.ids)) if chunk.weights is None else chunk.weights for chunk in taken]
             )
+        elif known is not None:
+            weights = [weight for chunk in taken for weight in chunk.weights or [1.0] * len(chunk.ids)]
         return Arrival(weights, min((chunk.version for chunk in taken), default=None))
 
     def _find(self, wanted: int) -> Chunk:

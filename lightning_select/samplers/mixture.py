@@ -18,9 +18,13 @@ from torch import Tensor
 from lightning_select.errors import ArgumentError
 from lightning_select.samplers.checks import between
 from lightning_select.samplers.queues import GroupQueues
+from lightning_select.states import check_range, check_state
 from lightning_select.types import Bool, Float, Int
 
 __all__ = ["Mixture", "apportioned", "shares_of"]
+
+_MOST_OWED = 1e4
+"""Rows that a group is never owed by far; working off more would take time."""
 
 
 def apportioned(credit: Float[Array, "groups"], count: int, live: Bool[Array, "groups"]) -> Int[Array, "groups"]:
@@ -104,4 +108,6 @@ class Mixture:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave."""
         self._queues.load_state_dict(state["queues"])
+        check_state("Mixture", state["credit"], torch.from_numpy(self._credit), path="credit")
+        check_range("Mixture", "credit", state["credit"], -_MOST_OWED, _MOST_OWED)
         self._credit = state["credit"].cpu().numpy().copy()

@@ -35,6 +35,7 @@ from lightning_select.samplers.checks import whole
 from lightning_select.samplers.draw import WeightedDraw
 from lightning_select.samplers.drawn import Drawn
 from lightning_select.samplers.tries import tries
+from lightning_select.states import check_range
 from lightning_select.types import Float, Int
 
 __all__ = ["Quota", "quota"]
@@ -147,6 +148,8 @@ class Quota(OnlineSampler):
 
     def load_tensors(self, state: Mapping[str, Any]) -> None:
         """Take over the counts and the weights of the draw."""
+        for name in ("accepted", "trials"):
+            check_range(self.owner, name, state[name], 0.0)
         self._accepted.copy_(state["accepted"])
         self._trials.copy_(state["trials"])
         self._draw.load_state_dict(state["draw"])

@@ -34,6 +34,7 @@ from lightning_select.samplers.drawn import Drawn
 from lightning_select.samplers.picks import effective_share, in_parts
 from lightning_select.schedule import Anneal
 from lightning_select.seeding import generator_at
+from lightning_select.states import broken_state, check_range
 from lightning_select.types import Float, Int
 
 __all__ = ["RankOnline", "rank_online"]
@@ -75,6 +76,8 @@ class RankOnline(OnlineSampler):
         >>> list(sampler)
         [1, 2, 0]
     """
+
+    loose = frozenset({"place"})
 
     def __init__(
         self,
@@ -129,10 +132,15 @@ class RankOnline(OnlineSampler):
 
     def load_tensors(self, state: Mapping[str, Any]) -> None:
         """Take over what `tensors` gave."""
+        place, rows = state["place"], torch.arange(self.rows)
+        for number, most in ((place[0], self.rows), (place[1] or 0, math.inf), (place[2], math.inf)):
+            check_range(self.owner, "place", math.nan if number is None else number, 0, most)
+        if not torch.equal(state["order"].cpu().sort().values, rows):
+            raise broken_state(self.owner, "order", "hold every row once", "others")
         self._history.load_state_dict(state["history"])
         self._ranks.load_state_dict(state["ranks"])
         self._order = state["order"].to(self.device)
-        self._passed, self._sorted_at, self._since = state["place"]
+        self._passed, self._sorted_at, self._since = place
 
     def move(self, device: torch.device) -> None:
         """Move what is learnt to the device of the model."""

@@ -16,6 +16,7 @@ Deviations:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sized
 from typing import Any
 
@@ -27,6 +28,7 @@ from lightning_select.samplers.base import OnlineSampler
 from lightning_select.samplers.checks import between, switch
 from lightning_select.samplers.drawn import Drawn
 from lightning_select.seeding import generator_at
+from lightning_select.states import check_range
 from lightning_select.types import Int
 
 __all__ = ["RepeatedRandom", "repeated_random"]
@@ -69,6 +71,8 @@ class RepeatedRandom(OnlineSampler):
         >>> sorted([*sampler, *sampler])
         [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
+
+    loose = frozenset({"plan", "seam"})
 
     def __init__(
         self,
@@ -117,6 +121,11 @@ class RepeatedRandom(OnlineSampler):
 
     def load_tensors(self, state: Mapping[str, Any]) -> None:
         """Take over what `tensors` gave."""
+        for number, most in zip(state["place"], (math.inf, math.inf, self.rows, self.rows), strict=True):
+            check_range(self.owner, "place", number, 0, most)
+        for name in ("plan", "seam"):
+            check_range(self.owner, name, state[name], 0, self.rows - 1)
+            check_range(self.owner, f"rows of {name}", len(state[name]), 0, self.rows)
         self._place, self._pass, self._used, self._cut = state["place"]
         self._plan, self._seam, self._order = state["plan"].to(self.device), state["seam"].cpu(), None
 

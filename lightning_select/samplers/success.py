@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_select.errors import ArgumentError
+from lightning_select.looking import may_look
 from lightning_select.types import Float, Num
 
 __all__ = ["SOURCES", "count_successes", "with_success"]
@@ -27,7 +28,7 @@ def count_successes(
         ArgumentError: A reward is outside [0, 1].
     """
     values = rewards.double().reshape(rewards.shape[0], -1)
-    if values.device.type == "cpu" and bool(((values < 0) | (values > 1)).any()):
+    if may_look(values.device) and bool(((values < 0) | (values > 1)).any()):
         wrong = values[(values < 0) | (values > 1)][0]
         raise ArgumentError(
             f"{owner}.reward must be in [0, 1] to be counted as success, got {float(wrong):g}. Rescale the rewards."

@@ -31,6 +31,7 @@ from lightning_select.samplers.draw import WeightedDraw
 from lightning_select.samplers.drawn import Drawn
 from lightning_select.samplers.picks import effective_share
 from lightning_select.samplers.row_weights import RowWeights, Values, checked_weights
+from lightning_select.states import check_range, check_state
 from lightning_select.types import Float, Int
 
 __all__ = ["Weighted", "weighted"]
@@ -71,6 +72,8 @@ class Weighted(OnlineSampler):
         >>> list(rows)
         [2, 2]
     """
+
+    loose, optional = frozenset({"numbers"}), frozenset({"left", "drawn"})
 
     def __init__(
         self,
@@ -138,6 +141,10 @@ class Weighted(OnlineSampler):
 
     def load_tensors(self, state: Mapping[str, Any]) -> None:
         """Take over what `tensors` gave."""
+        for number in state["numbers"]:
+            check_range(self.owner, "numbers", 0 if number is None else number, 0, self.rows)
+        if "drawn" in state and "left" in state:
+            check_state(self.owner, state["drawn"], torch.zeros(self.rows, dtype=torch.bool), path="drawn")
         self._all.load_state_dict(state["all"])
         self._positive, self._number = state["numbers"]
         if not self.replacement and "left" in state:
@@ -163,7 +170,7 @@ class Weighted(OnlineSampler):
 
     def _put_back(self) -> None:
         self._drawn.zero_()
-        self._left.load_state_dict(self._all.state_dict())
+        self._left.copy_from(self._all)
         if self._positive is None:
             self._positive = int((self._all.weights > 0).sum())
         self._number = self._positive

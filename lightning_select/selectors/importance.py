@@ -92,6 +92,8 @@ class Importance:
         candidates = torch.where(known.any(), known.sum(), rows)
         tau = (candidates * chances.square().sum()).sqrt()
         before = context.state.get("tau", torch.zeros_like(tau))
+        if before.shape != () or not before.is_floating_point():
+            raise ArgumentError(f"Importance.tau must be a number, got shape {tuple(before.shape)} from a checkpoint.")
         tau = self.smoothing * before + (1 - self.smoothing) * tau
         on = tau > threshold
         uniform = torch.where(known, 0.0, -torch.inf)

@@ -45,9 +45,14 @@ class SketchMemory:
         if not state:
             nothing = torch.zeros((), dtype=torch.int64, device=like.device)
             return cls(like.new_zeros(capacity, like.shape[1]), nothing, nothing, made_with)
+        if not _is_whole(state, like):
+            raise ArgumentError(
+                "Diverse must go on with a memory of its own, got from the checkpoint one that is damaged or of "
+                "another selector. Load the weights alone, and start afresh."
+            )
         memory = state["memory"]
         # Numbers are kept as sizes of tensors without content: those can be read without a wait for the device.
-        found = {name: state[name].shape[1] if name in state else None for name in made_with}
+        found = {name: state[name].shape[1] if name in state and state[name].dim() == 2 else None for name in made_with}
         found = {**found, "capacity": memory.shape[0], "dims": memory.shape[1]}
         now = {**made_with, "capacity": capacity, "dims": like.shape[1]}
         for name in now:
@@ -57,7 +62,8 @@ class SketchMemory:
                     "checkpoint. All values of Diverse but alpha_norm and greedy must stay as they were, and so must "
                     "the number of classes."
                 )
-        slots = (state["slots"].shape[1], state["slots"].shape[2]) if "slots" in state else None
+        several = "slots" in state and state["slots"].dim() == 3
+        slots = (state["slots"].shape[1], state["slots"].shape[2]) if several else None
         return cls(memory, state["filled"], state["write"], made_with, slots)
 
     @property
@@ -100,3 +106,12 @@ class SketchMemory:
             slots = min(distributed.largest(most, rows.device), self.sketches.shape[0]), ranks
         everyone = distributed.gather_rows(rows[: slots[0]], slots[0])
         return replace(self, slots=slots).remember(everyone.transpose(0, 1).flatten(0, 1))
+
+
+def _is_whole(state: State, like: Float[Tensor, "rows dims"]) -> bool:
+    """Are the parts there, of the right kinds? To ask this waits for nothing."""
+    if not {"memory", "filled", "write"} <= set(state):
+        return False
+    places = (state["filled"], state["write"])
+    fits = state["memory"].dim() == 2 and state["memory"].dtype == like.dtype
+    return fits and all(one.shape == () and one.dtype == torch.int64 for one in places)
