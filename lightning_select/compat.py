@@ -47,6 +47,7 @@ __all__ = [
     "rank_zero_warn",
     "sized_len",
     "train_source",
+    "trainer_of",
 ]
 
 STANDARD_GAMMA = torch._standard_gamma
@@ -122,6 +123,11 @@ def quiet_trainer(trainer: Any, **kwargs: Any) -> Iterator[Any]:
 def train_source(trainer: Any) -> Any:
     """Where the Trainer asks for its training loader, an object with a method ``dataloader()``."""
     return getattr(trainer.fit_loop, "_data_source", None)
+
+
+def trainer_of(module: Any) -> Any:
+    """The Trainer that a module was last given to; asking the module itself is an error where there is none."""
+    return vars(module).get("_trainer")
 
 
 def planned_steps(trainer: Any, loader: Any) -> int | None:

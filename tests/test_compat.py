@@ -179,3 +179,11 @@ def test_planned_steps_are_those_that_lightning_estimates() -> None:
         done = fit(Classifier, data=data, **settings)
         assert compat.planned_steps(done, data) == done.estimated_stepping_batches == done.global_step
     assert compat.planned_steps(trainer(max_epochs=-1), data) is None
+
+
+def test_a_module_knows_its_trainer() -> None:
+    """``_trainer``: after a fit that ended amid a callback's ``on_exception``, our wraps would act in the next one."""
+    module = Classifier()
+    assert compat.trainer_of(module) is None
+    done = fit(module)
+    assert compat.trainer_of(module) is done

@@ -71,6 +71,8 @@ class SelectionCallback(Callback):
         self._check_name(trainer)
         if stage == "fit":
             self._leave()
+            # A fit that ended by another error may have left some that nobody asked for.
+            self._verdicts, self._metrics = Verdicts(), None
             self.interception = Interception.join(self, trainer, pl_module)
 
     def _check_name(self, trainer: Any) -> None:

@@ -1,6 +1,6 @@
 """The one place where lightning-select stands between the Trainer and the user's module.
 
-There is one `Interception` per fit, shared by all our callbacks, so that they stack in any order. It wraps three
+There is one `Interception` per fit, shared by all our callbacks, so that they stack in any order. It wraps four
 methods on the instances that the Trainer uses, and takes every wrap off again at the end of the fit or on an error:
 
 * ``strategy.batch_to_device``: a training batch that has just reached its device is cut to the selected rows, so that
@@ -8,6 +8,7 @@ methods on the instances that the Trainer uses, and takes every wrap off again a
   early a place: a data module may override it.)
 * ``module.training_step``: runs under `Capture` where weights are to be applied.
 * ``strategy.process_dataloader``: lets the row ids of a loader be recorded before its first batch is drawn.
+* ``strategy.teardown``: the last thing that a Trainer calls, whatever went wrong.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from lightning_select.callbacks.member import Member
 from lightning_select.callbacks.row_ids import RowIds
 from lightning_select.callbacks.weighing import WeighedStep
 from lightning_select.callbacks.wrap import Wrap
-from lightning_select.compat import count_training_loaders
+from lightning_select.compat import count_training_loaders, trainer_of
 from lightning_select.errors import ConfigurationError, TrainingStepContractError
 from lightning_select.samplers.base import OnlineSampler
 from lightning_select.samplers.ledger import Arrival
@@ -32,6 +33,7 @@ from lightning_select.signals.base import Signals
 from lightning_select.signals.contract import contract_error, rows_of
 from lightning_select.signals.probe import StepShape
 from lightning_select.signals.scoring import StepRunner
+from lightning_select.signals.sharded import check_strategy
 from lightning_select.types import Batch
 
 __all__ = ["Interception"]
@@ -71,8 +73,15 @@ class Interception:
 
     @classmethod
     def join(cls, member: Member, trainer: Any, module: Any) -> Interception:
-        """The interception of this fit, opened by the first callback that asks."""
-        shared = (getattr(callback, "interception", None) for callback in trainer.callbacks)
+        """The interception of this fit, opened by the first callback that asks.
+
+        Raises:
+            ConfigurationError: It cannot train by this strategy.
+        """
+        check_strategy(type(member).__name__, trainer.strategy)
+        # Lightning's tuner takes all callbacks away for a while, but not our wraps.
+        holders = [*trainer.callbacks, vars(trainer.strategy).get("batch_to_device")]
+        shared = (getattr(holder, "interception", None) for holder in holders)
         found = next((one for one in shared if isinstance(one, cls) and one.module is module), None)
         interception = found or cls(trainer, module)
         if member not in interception.members:  # a loader that is made anew asks again
@@ -136,14 +145,24 @@ class Interception:
         self._wrap(self.trainer.strategy, "batch_to_device", self._batch_to_device)
         self._wrap(self.trainer.strategy, "process_dataloader", self._process_dataloader)
         self._wrap(self.module, "training_step", self._training_step)
+        self._wrap(self.trainer.strategy, "teardown", self._torn_down)
 
     def _wrap(self, owner: Any, name: str, around: Callable[..., Any]) -> None:
         def step_between(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            return around(original, args, kwargs) if self.members else original(*args, **kwargs)
+            # Where another callback's `on_exception` fails, Lightning tells nobody behind it that the fit is over.
+            over = not self.members or trainer_of(self.module) is not self.trainer
+            return original(*args, **kwargs) if over else around(original, args, kwargs)
 
         wrap = Wrap(step_between, owner, name)
+        wrap.interception = self
         wrap.put()
         self._undo.append(wrap.take_off)
+
+    def _torn_down(self, original: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        """An error amid a run of Lightning's tuner, which takes all callbacks away, is told to none of them."""
+        original(*args, **kwargs)
+        for member in list(self.members):
+            member.teardown(self.trainer, self.module, "fit")
 
     def _in_order(self) -> list[Member]:
         return [callback for callback in self.trainer.callbacks if callback in self.members]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -42,3 +42,6 @@ class Member(Protocol):
 
     def overhear(self, signals: Signals, scores: Tensor) -> None:
         """Be told what another callback saw of the candidate rows, and their scores."""
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Step out; the fit is over, however it ended."""

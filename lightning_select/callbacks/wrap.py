@@ -28,6 +28,7 @@ class Wrap(functools.partial):  # type: ignore[type-arg]
     _name: str
     _held: dict[str, Any]
     _copying: bool
+    interception: Any  # whose wrap it is, where it is one of those that all our callbacks of a fit share
 
     def __new__(cls, around: Callable[..., Any], owner: Any, name: str) -> Wrap:
         """Not yet in its place."""
