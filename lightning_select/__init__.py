@@ -31,3 +31,5 @@ __all__ = [
     "SelectionReport",
     "Signals",
 ]
+
+__version__ = "0.1.0"

@@ -52,7 +52,7 @@ def _text(path: str) -> str:
 def _parse(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # no JSON, or nested a thousand deep
         raise ConfigurationError(
             f"data.path must hold JSON, one object per line or one list of them, got in {where}: {error}"
         ) from error

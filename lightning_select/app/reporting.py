@@ -150,7 +150,10 @@ def _kinds(judgement: Judgement) -> list[Against]:
 
 def _draw(runs: Sequence[Run], file: Path, metric: str, target: float | None) -> bool:
     draft = file.with_name(f"draft_{file.name}")
-    if not plot_curves(runs, draft, metric=metric, target=target):
-        return False
-    draft.replace(file)
+    try:
+        if not plot_curves(runs, draft, metric=metric, target=target):
+            return False
+        draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
     return True

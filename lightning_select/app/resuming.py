@@ -107,7 +107,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
         return {"methods": dict(settings["methods"]), "shown": dict(settings["shown"])}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigurationError(f"{file} must be what a comparison wrote, got {error!r}.") from error
 
 

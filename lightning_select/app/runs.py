@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -122,7 +123,7 @@ def read_runs(folder: Path) -> list[Run]:
         values = {column.name: _value(folder / RUNS, line, column) for column in _FIELDS}
         # A kill between the two files leaves a curve without a run, which the next attempt appends once more.
         curve = points.get((line["method"], line["seed"]), [])
-        evaluations = int(line["evaluations"] or 0)
+        evaluations = _number(folder / RUNS, line["evaluations"] or "0", "evaluations", int)
         if len(curve) >= evaluations:
             curve = curve[len(curve) - evaluations :]
             runs[line["method"], line["seed"]] = Run(**values, points=tuple(curve))
@@ -151,12 +152,19 @@ def write_whole(file: Path, text: str) -> None:
         draft.replace(file)
     except OSError as error:
         raise _unwritable(file, error) from error
+    finally:
+        with contextlib.suppress(OSError):  # a half one takes room that is short
+            draft.unlink(missing_ok=True)
 
 
 def _lines(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """The whole lines of a file, by column; none where there is no file, or not even a whole heading."""
     whole = file.read_bytes().rpartition(b"\n")[0] if file.exists() else b""
-    head, *lines = list(csv.reader(io.StringIO(whole.decode("utf-8", errors="replace"), newline=""))) or [list(columns)]
+    try:
+        table = list(csv.reader(io.StringIO(whole.decode("utf-8", errors="replace"), newline="")))
+    except csv.Error:  # a cell of more than 128 kB
+        table = [[]]
+    head, *lines = table or [list(columns)]
     if head != list(columns) or any(len(line) != len(columns) for line in lines):
         raise ConfigurationError(
             f"{file} must have the columns {', '.join(columns)}, got another table. Start anew in another folder."
@@ -170,10 +178,14 @@ def _value(file: Path, line: Mapping[str, str], column: Field[Any]) -> Any:
     text = line[column.name]
     if optional and not text:
         return None
+    return _number(file, text, column.name, _KINDS[kind])
+
+
+def _number(file: Path, text: str, name: str, kind: Callable[[str], Any]) -> Any:
     try:
-        return _KINDS[kind](text)
+        return kind(text)
     except ValueError as error:
-        raise ConfigurationError(f"{file} must have a number as {column.name}, got {text!r}.") from error
+        raise ConfigurationError(f"{file} must have a number as {name}, got {text[:80]!r}.") from error
 
 
 def _line(run: Run) -> list[Any]:

@@ -1,0 +1,230 @@
+"""Memory runs out in the scoring pass: smaller pieces, then a clear stop. In the user's own step it is the user's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lightning_select import BatchSelection, LossReweighting
+from lightning_select.errors import ScoringMemoryError
+from lightning_select.scores.grad_norm import GradNorm
+from lightning_select.scores.loss import Loss
+from lightning_select.scores.nuclear_norm import NuclearNorm
+from lightning_select.scores.reducible_loss import ReducibleLoss
+from lightning_select.selectors.top_k import TopK
+from lightning_select.signals.base import Signals
+from lightning_select.signals.pieces import joined
+from lightning_select.signals.scoring import StepRunner
+from tests.faults.traces import differences, picture, process
+from tests.fitting import fit, same, trainer, weights_of
+from tests.modules import CLASSES, FEATURES, SCENARIOS, Base, Classifier, FusedWithStep, Scenario
+
+SEPARATE = [scenario for scenario in SCENARIOS if scenario.separate]
+
+
+class Room:
+    """So many rows fit into memory; everything larger is refused, amid the pass."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows, self.seen = rows, []
+
+    def __call__(self, module: nn.Module, inputs: Any, *rest: Any) -> None:
+        count = len(inputs[0])
+        self.seen.append(count)
+        if not module.training and count > self.rows:
+            raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {count} rows.\nAnd more words.")
+
+
+def tight(kind: type[Base], rows: int) -> Base:
+    """A module whose forward pass has room for so many rows, noticed after its first layer ran."""
+    torch.manual_seed(1)
+    module = kind()
+    last = [part for part in module.modules() if not list(part.children())][-1]
+    last.register_forward_hook(room := Room(rows))
+    module.room = [room]
+    return module
+
+
+def runner_of(module: Base, **kwargs: Any) -> StepRunner:
+    return StepRunner(module, trainer(), module.training_step, **kwargs)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5])
+@pytest.mark.parametrize("scenario", SEPARATE, ids=lambda scenario: scenario.name)
+def test_pieces_say_what_the_whole_batch_says(scenario: Scenario, rows: int) -> None:
+    names = {"loss", "logits", "targets", "hidden"}
+    batch = scenario.batch(rows=7)
+    torch.manual_seed(1)
+    whole = runner_of(scenario.module()).measure(batch, names)
+    found = runner_of(tight(scenario.module, rows)).measure(batch, names)
+    assert found.measured == whole.measured
+    ratio = found.loss / whole.loss  # of a sum over the batch, all rows have one scale
+    torch.testing.assert_close(ratio, ratio[:1].expand(7))
+    for name in set(found.measured) - {"loss"}:
+        torch.testing.assert_close(getattr(found, name), getattr(whole, name))
+
+
+class Chatty(Classifier):
+    """A sum over the rows, whose scale depends on their number."""
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch[0]), batch[1], reduction="sum")
+
+
+@pytest.mark.parametrize("kind", [Classifier, Chatty, FusedWithStep])
+@pytest.mark.parametrize("room", [1, 3, 5])
+def test_a_fit_selects_the_same_rows(kind: type[Base], room: int, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    torch.manual_seed(1)
+    plain = fit(kind(), BatchSelection(Loss(), TopK(), keep=0.5))
+    caplog.clear()
+    module = tight(kind, room)
+    before, here = picture(module, plain, plain.train_dataloader), process()
+    ours = fit(module, BatchSelection(Loss(), TopK(), keep=0.5))
+    assert same(weights_of(plain), weights_of(ours))
+    said = [record.message for record in caplog.records if "memory ran out" in record.message]
+    sizes = [8, 4, 2, 1]
+    assert len(said) == sum(size > room for size in sizes)  # once for each size that did not fit, in the whole fit
+    assert said[-1].startswith(f"{kind.__name__}: memory ran out while")
+    # The size that fitted is kept: no pass over more rows was tried after the first batch.
+    first = module.room[0].seen
+    assert max(first[len(first) // 2 :]) <= 4
+    assert not [
+        line for line in differences(before, picture(module, plain, plain.train_dataloader)) if "room" not in line
+    ]
+    assert process()["function modes"] == here["function modes"] == []
+
+
+def test_one_row_that_does_not_fit_is_a_clear_stop() -> None:
+    module = tight(Classifier, 0)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with pytest.raises(ScoringMemoryError, match=r"batch of 8 rows that does not, one row at a time neither") as caught:
+        fit(module, BatchSelection(Loss(), TopK(), keep=0.5))
+    assert "CUDA out of memory. Tried to allocate 1 rows." in str(caught.value)
+    assert "And more words" not in str(caught.value)
+    assert "Classifier: a scoring pass must fit into memory" in str(caught.value)
+    assert same(before, module.state_dict())
+    assert "log" not in vars(module)
+    assert "training_step" not in vars(module)
+
+
+@pytest.mark.parametrize("callback", [LossReweighting(torch.ones_like), BatchSelection(Loss(), TopK(), keep=0.5)])
+def test_the_users_own_step_runs_out_of_memory(callback: Any) -> None:
+    class Large(Classifier):
+        def training_step(self, batch, batch_idx):
+            if self.trainer.global_step == 3 and "log" not in vars(self):
+                raise torch.OutOfMemoryError("CUDA out of memory, mine")
+            return super().training_step(batch, batch_idx)
+
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory, mine"):
+        fit(Large, callback)
+
+
+@pytest.mark.parametrize(
+    ("error", "retried"),
+    [
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("MPS backend out of memory"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+    ids=str,
+)
+def test_what_counts_as_out_of_memory(error: Exception, retried: bool) -> None:
+    class Picky(Classifier):
+        def forward(self, x):
+            if len(x) > 4:
+                raise error
+            return super().forward(x)
+
+    runner = runner_of(Picky())
+    batch = Scenario(Classifier).batch(rows=8)
+    if retried:
+        assert runner.measure(batch, {"loss"}).loss.shape == (8,)
+    else:
+        with pytest.raises(type(error), match="memory|multiplied"):
+            runner.measure(batch, {"loss"})
+
+
+@pytest.mark.parametrize("score", [NuclearNorm(), GradNorm()])
+def test_scores_that_read_the_output_head(score: Any) -> None:
+    """The first batch goes in full, the later ones end at the loss; in pieces they say the same."""
+    torch.manual_seed(1)
+    plain = fit(Classifier(), BatchSelection(score, TopK(), keep=0.5))
+    ours = fit(tight(Classifier, 4), BatchSelection(score, TopK(), keep=0.5))
+    for name, value in weights_of(plain).items():
+        torch.testing.assert_close(weights_of(ours)[name], value)
+
+
+def test_a_reference_that_does_not_fit_is_asked_in_pieces() -> None:
+    torch.manual_seed(2)
+    taught = fit(Classifier, max_epochs=20).lightning_module
+    before = weights_of(fit(Classifier, BatchSelection(ReducibleLoss(reference=taught), TopK(), keep=0.5)))
+    taught.net[2].register_forward_hook(Room(2))
+    taught.eval()
+    assert same(before, weights_of(fit(Classifier, BatchSelection(ReducibleLoss(reference=taught), TopK(), keep=0.5))))
+
+
+class Norm(Base):
+    """BatchNorm behind a layer, and a step that refuses few rows before it comes there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(FEATURES, 16), nn.BatchNorm1d(16), nn.Linear(16, CLASSES))
+
+    def training_step(self, batch, batch_idx):
+        if len(batch[0]) < 3:
+            raise ValueError("too few rows")
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+
+def test_batch_norm_in_training_mode_goes_by_the_piece_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    module = Norm()
+
+    class Full(Room):
+        def __call__(self, module: nn.Module, inputs: Any, *rest: Any) -> None:
+            if len(inputs[0]) > 4:
+                raise torch.OutOfMemoryError("full")
+
+    module.net[2].register_forward_hook(Full(4))  # after the statistics have moved
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    runner_of(module, train_mode=True).measure(Scenario(Norm).batch(rows=8), {"loss"})
+    assert same(state, module.state_dict())
+    assert "BatchNorm then goes by the rows of a piece" in caplog.text
+
+
+def test_a_first_pass_that_failed_on_its_way_does_not_hide_what_the_next_one_writes() -> None:
+    module = Norm()
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    runner = runner_of(module, train_mode=True)
+    for _ in range(3):
+        runner.measure(Scenario(Norm).batch(rows=8), {"loss"})
+    assert same(state, module.state_dict())
+
+
+def test_ranks_that_wait_for_each_other_are_not_left_alone() -> None:
+    module = tight(Classifier, 4)
+    module.sync = nn.SyncBatchNorm(3)
+    module.train()
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            part.eval()  # where the room is looked at
+    with pytest.raises(ScoringMemoryError, match="cannot be scored in pieces: SyncBatchNorm in training mode"):
+        runner_of(module, train_mode=True).measure(Scenario(Classifier).batch(rows=8), {"loss"})
+
+
+def test_signals_of_other_shapes_in_each_piece() -> None:
+    parts = [Signals(logits=torch.zeros(2, tokens, 5)) for tokens in (3, 4)]
+    with pytest.raises(ScoringMemoryError, match=r"signals of one shape, got \[\(2, 3, 5\), \(2, 4, 5\)\] as logits"):
+        joined(parts, 4)
+
+
+def test_only_what_all_pieces_tell_is_told() -> None:
+    found = joined([Signals(loss=torch.ones(2), ids=torch.arange(2)), Signals(loss=torch.zeros(1))], 3)
+    assert found.measured == ("loss",)
+    assert found.loss.tolist() == [1.0, 1.0, 0.0]
