@@ -7,14 +7,17 @@ RESULTS := examples/benchmarks/results
 # Where shapes are checked at run time, besides by their tests: the methods.
 CHECKED := lightning_select.scores,lightning_select.selectors,lightning_select.weightings
 
-.PHONY: help demo test test-slow lint bench clean
+.PHONY: help demo test test-slow test-wheel lint bench docs audit clean
 
 help:
 	@echo "make demo       compare selection methods on real data with wrong labels (about 3 minutes)"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the slow tests too (heavy third-party packages are installed first)"
+	@echo "make test-wheel  run the tests from the installed wheel, outside of the repository"
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      run the benchmarks whose figures the README quotes"
+	@echo "make docs       the pages as a site, in build/site"
+	@echo "make audit      known vulnerabilities of what the tests install, and the metadata of the wheel"
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
@@ -50,10 +53,24 @@ test-slow: $(VENV)/.dev $(VENV)/.thirdparty
 	$(BIN)/python -m pytest -n 2 -m "not gpu" --ignore=tests/thirdparty
 	$(THIRDPARTY)/bin/python -m tests.thirdparty
 
+test-wheel: $(VENV)/.dev
+	$(BIN)/python -m tests.installed -n 2 --jaxtyping-packages=$(CHECKED),beartype.beartype
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.dev
+	$(BIN)/mkdocs build --strict
+
+# Asks PyPI's advisories; AUDIT="-s osv" asks those of osv.dev.
+audit: $(VENV)/.dev
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[audit]"
+	rm -rf build/dist
+	$(BIN)/python -m build -q --no-isolation --outdir build/dist .
+	$(BIN)/twine check --strict build/dist/*
+	$(BIN)/pip-audit --strict --no-deps --disable-pip -r constraints.txt $(AUDIT)
 
 bench: $(VENV)/.demo
 	status=0; \

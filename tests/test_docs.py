@@ -20,11 +20,13 @@ from lightning_select.app.command import _prepared
 from lightning_select.app.config_path import PRIMARY, app_folder, register_configs
 from lightning_select.app.hydra_versions import BASE
 
+pytestmark = pytest.mark.repository
+
 ROOT = Path(__file__).parents[1]
 HOWTOS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [*HOWTOS, ROOT / "README.md"]
+WRITTEN_BY_A_PROGRAM = {"api", "support_matrix", "traps"}
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"(?<!!)\[[^\]]+\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)")
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -41,15 +43,9 @@ def named(pages: list[Path], begin: str | tuple[str, ...] = "") -> pytest.MarkDe
 @pytest.mark.parametrize("page", HOWTOS, ids=lambda page: page.stem)
 def test_a_howto_is_short_and_found_in_the_index(page: Path) -> None:
     told = page.read_text(encoding="utf-8")
-    assert told.count("\n") < 120
+    assert told.count("\n") < 120 or page.stem in WRITTEN_BY_A_PROGRAM
     assert told.startswith("# ")
     assert page.stem == "index" or f"({page.name})" in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_links_lead_somewhere(page: Path) -> None:
-    for target in LINK.findall(page.read_text(encoding="utf-8")):
-        assert (page.parent / target).exists(), target
 
 
 @named(PAGES)

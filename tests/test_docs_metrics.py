@@ -34,6 +34,8 @@ from tests.preferences.pairs_of import Pairs, review
 from tests.preferences.pairs_of import loader as pair_loader
 from tests.test_every_sampler import data_of
 
+pytestmark = pytest.mark.repository
+
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 ROW = re.compile(r"^\| `([^`]+)` \|.+\| (`[^|]+`) \|$", re.MULTILINE)
 STANDING_FOR = {"name": "[a-z_]+", "category": "[ab]", "domain": "[ab]", "model": "[12]", "k": "[0-9]+"}

@@ -10,12 +10,14 @@ import pytest
 
 import lightning_select
 
+pytestmark = pytest.mark.repository
+
 PACKAGE = Path(lightning_select.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
     {"errors", "types", "containers", "graphs"},
-    {"batch", "schedule", "seeding", "looking", "json_rows", "language_models", "distributed", "compat"},
+    {"batch", "schedule", "seeding", "looking", "json_rows", "language_models", "distributed", "compat", "states"},
     {"signals", "protocols", "visits", "history", "keyed_history"},
     {"scores", "selectors", "weightings", "samplers", "device_loader", "reports"},
     {"callbacks", "rollouts", "preferences"},

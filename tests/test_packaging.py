@@ -20,6 +20,8 @@ HEAVY = ["hydra", "matplotlib", "sklearn", "transformers", "peft", "pandas"]
 ALIASES = ["omegaconf", "hydra-core", "scikit-learn"]
 CORE = {"torch", "lightning", "torchmetrics", "numpy", "hydra-core"}
 
+pytestmark = pytest.mark.repository
+
 HIDE = """
 import importlib.machinery, importlib.metadata, sys
 hidden = {names!r}

@@ -14,7 +14,10 @@ import torch
 
 FOLDER = Path(__file__).parents[1] / "examples" / "benchmarks"
 
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the examples are not part of an installed package")
+pytestmark = [
+    pytest.mark.repository,
+    pytest.mark.skipif(not FOLDER.is_dir(), reason="the examples are not part of an installed package"),
+]
 
 
 def test_merges_are_those_of_a_loop_that_counts_anew_each_time(load: Any) -> None:

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lightning_select.reports.area_charts import heat_map, paired_bars, stacked_bar
@@ -38,6 +38,7 @@ def points(element: Element) -> list[tuple[float, float]]:
 
 
 @given(st.floats(-1e37, 1e37), st.floats(1e-3, 1e37))
+@example(9.986635692420709e33, 1.836430757428968e31)  # ticks on both sides of a power of ten
 def test_ticks_are_round_and_inside(low, size):
     scale = scale_of(np.array([low, low + size]), 0, 100)
     ticks = scale.ticks(4)

@@ -80,6 +80,7 @@ def test_one_visit_says_nothing_of_redundancy() -> None:
     assert data_kind(made(2, 10, visits=[1, 1], learnt_at=[0, 0]), None).redundant_share is None
 
 
+@pytest.mark.repository
 def test_the_readme_shows_the_same_table() -> None:
     readme = Path(__file__).parents[2] / "README.md"
     if not readme.exists():

@@ -56,7 +56,7 @@ def clipped_terms(
         # Outside the mask the ratio is 1, which no bound cuts.
         cut = ((ratio > 1.0 + clip_high) & (gain > 0)) | ((ratio < 1.0 - clip_low) & (gain < 0))
         bound = ratio.clamp(1.0 - clip_low, 1.0 + clip_high)
-    # The minimum, written so that a ratio on a bound keeps its gradient: torch's clamp gives it one only before 2.14.
+    # The minimum, written so that a ratio on a bound keeps its gradient, which the clamp of torch 2.15 takes away.
     terms = -torch.where(cut, bound, ratio) * gain
     return torch.where(mask, terms, 0.0), cut
 
