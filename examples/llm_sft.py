@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lightning_select import BatchSelection
-from lightning_select.app.instructions import Instructions
+from lightning_select.app.data.instructions import Instructions
 from lightning_select.scores.nuclear_norm import NuclearNorm
 from lightning_select.selectors.diverse import Diverse
 

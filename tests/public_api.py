@@ -54,7 +54,7 @@ def areas() -> dict[str, dict[str, list[str]]]:
         },
         "For methods of your own": {
             "lightning_select.protocols": ["Score", "SelectionContext", "Selector", "Weighting"],
-            "lightning_select.signals.head": ["Head"],
+            "lightning_select.signals.head.head": ["Head"],
             "lightning_select.batch": ["count_rows", "take_rows"],
             "lightning_select.testing": ["check_score", "check_selector", "check_weighting", "made_signals"],
             "lightning_select.history": ["SampleHistory"],
@@ -111,14 +111,14 @@ PREFERENCES = {
 
 APPLICATION = {
     "lightning_select.app": ["main"],
-    "lightning_select.app.arithmetic": ["Arithmetic"],
-    "lightning_select.app.causal_lm": ["CausalLM"],
-    "lightning_select.app.classifier": ["Classifier"],
-    "lightning_select.app.digits": ["Digits"],
-    "lightning_select.app.gsm8k": ["GSM8K"],
-    "lightning_select.app.instructions": ["Instructions"],
-    "lightning_select.app.pair_data": ["PairData"],
-    "lightning_select.app.warm_start": ["started_on_sums"],
+    "lightning_select.app.data.arithmetic": ["Arithmetic"],
+    "lightning_select.app.models.causal_lm": ["CausalLM"],
+    "lightning_select.app.models.classifier": ["Classifier"],
+    "lightning_select.app.data.digits": ["Digits"],
+    "lightning_select.app.data.gsm8k": ["GSM8K"],
+    "lightning_select.app.data.instructions": ["Instructions"],
+    "lightning_select.app.data.pair_data": ["PairData"],
+    "lightning_select.app.models.warm_start": ["started_on_sums"],
 }
 
 

@@ -16,8 +16,8 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader
 
 from lightning_select import BatchSelection, LossReweighting, Schedule
-from lightning_select.app.causal_lm import CausalLM
-from lightning_select.app.classifier import Classifier as AppClassifier
+from lightning_select.app.models.causal_lm import CausalLM
+from lightning_select.app.models.classifier import Classifier as AppClassifier
 from lightning_select.preferences.easy_first import EasyFirst
 from lightning_select.rollouts.grpo import GRPO
 from lightning_select.rollouts.tiny_policy import TinyPolicy

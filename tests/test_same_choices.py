@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from lightning_select.app.small_tasks import small_tasks
+from lightning_select.app.data.small_tasks import small_tasks
 from lightning_select.protocols import SelectionContext
 from lightning_select.scores.nuclear_norm import NuclearNorm
 from lightning_select.selectors.diverse import Diverse

@@ -29,7 +29,7 @@ from tests.scanning import faults
 PACKAGE = Path(lightning_select.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 NAMES = [path.relative_to(PACKAGE).as_posix() for path in FILES]
-EXCEPTIONS = {"testing.py": "imports pickle", "signals/generators.py": "imports ctypes"}
+EXCEPTIONS = {"testing.py": "imports pickle", "signals/traceless/generators.py": "imports ctypes"}
 """The first copies the user's own object through memory, the second looks at that of NumPy's generator."""
 
 BAD = [

@@ -19,7 +19,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from torch import Tensor
 
 from lightning_select import LossReweighting
-from lightning_select.app.counting import RowCount, counted_rows
+from lightning_select.app.compare.counting import RowCount, counted_rows
 
 __all__ = ["Data", "Job", "Outcome", "Outcomes", "Runs", "Spread", "fit", "lead", "plain", "scheduled", "share"]
 

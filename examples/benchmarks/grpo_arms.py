@@ -14,8 +14,8 @@ from common import QUIET, without_attached
 from lightning.pytorch import Callback, Trainer
 from torch.utils.data import DataLoader, RandomSampler
 
-from lightning_select.app.arithmetic import Arithmetic
-from lightning_select.app.warm_start import started_on_sums
+from lightning_select.app.data.arithmetic import Arithmetic
+from lightning_select.app.models.warm_start import started_on_sums
 from lightning_select.callbacks.sampler_feedback import SamplerFeedback
 from lightning_select.rollouts.balanced import Balanced
 from lightning_select.rollouts.grpo import GRPO

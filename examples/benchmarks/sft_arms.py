@@ -18,7 +18,7 @@ from sft_tokens import IGNORED, Tokenizer
 from torch import Tensor
 
 from lightning_select import BatchSelection, Holdout
-from lightning_select.app.counting import counted_rows
+from lightning_select.app.compare.counting import counted_rows
 from lightning_select.scores.loss import Loss
 from lightning_select.scores.nuclear_norm import NuclearNorm
 from lightning_select.scores.reducible_loss import ReducibleLoss

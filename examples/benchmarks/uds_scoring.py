@@ -42,9 +42,9 @@ from lightning_select.protocols import SelectionContext
 from lightning_select.scores.nuclear_norm import NuclearNorm
 from lightning_select.selectors.diverse import Diverse
 from lightning_select.signals.base import Signals
-from lightning_select.signals.head import Head
-from lightning_select.signals.head_cache import HeadCache
-from lightning_select.signals.head_terms import Linear, Part
+from lightning_select.signals.head.cache import HeadCache
+from lightning_select.signals.head.head import Head
+from lightning_select.signals.head.terms import Linear, Part
 
 __all__ = ["Plan", "main", "peak", "scored"]
 

@@ -22,7 +22,7 @@ _KEPT_BY_LIGHTNING = ("best", "last", "hpc")
 """Words that stand for a checkpoint that the Trainer looks up itself."""
 
 _SEEDS = 2**32
-_DIGITS = "lightning_select.app.digits.Digits"
+_DIGITS = "lightning_select.app.data.digits.Digits"
 
 
 def check_settings(config: DictConfig) -> None:

@@ -16,14 +16,14 @@ from omegaconf import DictConfig
 
 from lightning_select.app.audit import audit
 from lightning_select.app.checks import check_settings, digits_notice
-from lightning_select.app.compare import compare
+from lightning_select.app.compare.comparison import compare
+from lightning_select.app.compare.methods import GROUP
+from lightning_select.app.compare.sweep import comparisons_in, join_jobs, settle_folder
 from lightning_select.app.config_path import PRIMARY, app_folder, register_configs
 from lightning_select.app.console import complain, harmless, say
 from lightning_select.app.fit import fit
 from lightning_select.app.hints import explain, missing_groups
 from lightning_select.app.hydra_versions import BASE
-from lightning_select.app.methods import GROUP
-from lightning_select.app.sweep import comparisons_in, join_jobs, settle_folder
 from lightning_select.errors import ConfigurationError, SelectionError
 
 __all__ = ["main"]

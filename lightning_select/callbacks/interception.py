@@ -31,7 +31,7 @@ from lightning_select.samplers.base import OnlineSampler
 from lightning_select.samplers.ledger import Arrival
 from lightning_select.signals.base import Signals
 from lightning_select.signals.contract import contract_error, rows_of
-from lightning_select.signals.probe import StepShape
+from lightning_select.signals.layout.probe import StepShape
 from lightning_select.signals.scoring import StepRunner
 from lightning_select.signals.sharded import check_strategy
 from lightning_select.types import Batch

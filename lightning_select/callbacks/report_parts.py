@@ -22,7 +22,7 @@ from lightning_select.reports.likely_mislabelled import likely_mislabelled
 from lightning_select.reports.report_data import Cost, ReportData
 from lightning_select.reports.row_table import RowTable
 from lightning_select.reports.writing import write_report
-from lightning_select.signals.generators import Generators
+from lightning_select.signals.traceless.generators import Generators
 
 __all__ = ["gather_report", "table_of"]
 

@@ -14,11 +14,11 @@ from lightning_select.batch import shallow_copy
 from lightning_select.compat import keeping_buffers, rank_zero_info
 from lightning_select.errors import TrainingStepContractError
 from lightning_select.signals.base import Signals
-from lightning_select.signals.capture import Capture
 from lightning_select.signals.contract import NothingReturnedError, contract_error, parse_output, rows_of
-from lightning_select.signals.probe import Run, StepShape
+from lightning_select.signals.layout.probe import Run, StepShape
 from lightning_select.signals.reading import read_signals, row_losses
-from lightning_select.signals.records import put_gate
+from lightning_select.signals.recording.capture import Capture
+from lightning_select.signals.recording.records import put_gate
 from lightning_select.signals.scoring import StepRunner
 from lightning_select.types import Float
 

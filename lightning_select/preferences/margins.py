@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_select.errors import BatchFormatError
-from lightning_select.signals.generators import Generators
+from lightning_select.signals.traceless.generators import Generators
 from lightning_select.types import Batch, Float
 
 __all__ = ["Reviewing", "margins_of", "scores_of"]

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from lightning_select.errors import ArgumentError
 from lightning_select.signals.base import Signals
-from lightning_select.signals.head import Head
+from lightning_select.signals.head.head import Head
 from lightning_select.types import Bool, Float
 
 __all__ = ["NuclearNorm", "nuclear_norm", "sum_of_roots"]

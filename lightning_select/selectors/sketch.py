@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from lightning_select.seeding import STEP, mixed
-from lightning_select.signals.head import Head
+from lightning_select.signals.head.head import Head
 from lightning_select.types import Bool, Float, Int
 
 __all__ = ["sketch"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_select.errors import MissingSignalError
-from lightning_select.signals.head import Head
+from lightning_select.signals.head.head import Head
 from lightning_select.types import Bool, Float, Int, Num
 
 __all__ = ["SIGNAL_NAMES", "Signals"]

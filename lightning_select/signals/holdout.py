@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from lightning_select.compat import Callback, quiet_trainer, rank_zero_info
 from lightning_select.errors import ArgumentError, ReferenceModelError
-from lightning_select.signals.generators import Generators
 from lightning_select.signals.scoring import StepRunner
+from lightning_select.signals.traceless.generators import Generators
 from lightning_select.types import Float
 
 __all__ = ["Holdout", "detached_copy", "holdout_losses"]

@@ -15,8 +15,8 @@ from lightning_select.compat import rank_zero_info
 from lightning_select.errors import ScoringMemoryError
 from lightning_select.signals.base import SIGNAL_NAMES, Signals
 from lightning_select.signals.contract import rows_of
-from lightning_select.signals.experiments import device_of
-from lightning_select.signals.head import Head
+from lightning_select.signals.head.head import Head
+from lightning_select.signals.layout.experiments import device_of
 from lightning_select.signals.memory import is_out_of_memory
 from lightning_select.signals.sharded import inside_of_wrapper, sharding_strategy
 from lightning_select.types import Batch

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from lightning_select.signals.base import Signals
 from lightning_select.signals.contract import contract_error
-from lightning_select.signals.probe import Run, StepShape
-from lightning_select.signals.records import Record
-from lightning_select.signals.rows import Layout, fold, row_values
+from lightning_select.signals.layout.probe import Run, StepShape
+from lightning_select.signals.layout.rows import Layout, fold, row_values
+from lightning_select.signals.recording.records import Record
 from lightning_select.types import Batch, Bool, Float, Shaped
 
 __all__ = ["losses_seen", "put_by_row", "read_signals", "row_losses", "with_attended"]

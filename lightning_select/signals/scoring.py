@@ -13,22 +13,22 @@ from torch import Tensor, nn
 from lightning_select.batch import shallow_copy
 from lightning_select.compat import next_batch_index, rank_zero_info
 from lightning_select.signals.base import Signals
-from lightning_select.signals.capture import Capture
-from lightning_select.signals.compiled import is_compiled, runs_compiled, told_uncompiled
 from lightning_select.signals.contract import contract_error, manual_error, parse_output, rows_of, takes_batch_index
-from lightning_select.signals.experiments import device_of, examine
-from lightning_select.signals.head import Head
-from lightning_select.signals.head_capture import HeadCapture, HeadReached
-from lightning_select.signals.head_reader import HeadReader
-from lightning_select.signals.lazy_logits import UnfollowedError
+from lightning_select.signals.head.capture import HeadCapture, HeadReached
+from lightning_select.signals.head.head import Head
+from lightning_select.signals.head.lazy_logits import UnfollowedError
+from lightning_select.signals.head.reader import HeadReader
+from lightning_select.signals.layout.compiled import is_compiled, runs_compiled, told_uncompiled
+from lightning_select.signals.layout.experiments import device_of, examine
+from lightning_select.signals.layout.noise import RowNoise, skip_draws
+from lightning_select.signals.layout.probe import Run, StepShape
 from lightning_select.signals.memory import is_out_of_memory, pass_on_out_of_memory
-from lightning_select.signals.noise import RowNoise, skip_draws
 from lightning_select.signals.pieces import Pieces
-from lightning_select.signals.probe import Run, StepShape
 from lightning_select.signals.reading import losses_seen, read_signals, with_attended
+from lightning_select.signals.recording.capture import Capture
 from lightning_select.signals.selection_step import asked
 from lightning_select.signals.sharded import sharding_strategy
-from lightning_select.signals.surroundings import Surroundings
+from lightning_select.signals.traceless.surroundings import Surroundings
 from lightning_select.types import Batch
 
 __all__ = ["StepRunner"]

@@ -8,9 +8,9 @@ from torch import nn
 
 from lightning_select.batch import shallow_copy
 from lightning_select.signals.base import Signals
-from lightning_select.signals.capture import Capture
 from lightning_select.signals.contract import contract_error
-from lightning_select.signals.surroundings import Surroundings
+from lightning_select.signals.recording.capture import Capture
+from lightning_select.signals.traceless.surroundings import Surroundings
 from lightning_select.types import Batch
 
 __all__ = ["asked"]

@@ -14,9 +14,9 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_select.app.recorder import Point
-from lightning_select.app.reporting import Settings, report
-from lightning_select.app.runs import CURVES, RUNS, Run, RunLog, read_runs, write_csv, write_whole
+from lightning_select.app.compare.recorder import Point
+from lightning_select.app.compare.reporting import Settings, report
+from lightning_select.app.compare.runs import CURVES, RUNS, Run, RunLog, read_runs, write_csv, write_whole
 from lightning_select.errors import ConfigurationError
 from tests.faults.scenes import STEPS, Scene
 from tests.faults.test_in_process import TEN, check_after

@@ -16,8 +16,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 import lightning_select
 from lightning_select import BatchSelection
-from lightning_select.app.resuming import read_settings
-from lightning_select.app.runs import CURVES, RUNS, Run, RunLog, read_runs
+from lightning_select.app.compare.resuming import read_settings
+from lightning_select.app.compare.runs import CURVES, RUNS, Run, RunLog, read_runs
 from lightning_select.errors import ConfigurationError, ReferenceModelError
 from lightning_select.json_rows import json_rows
 from lightning_select.scores.reducible_loss import ReducibleLoss
@@ -30,8 +30,8 @@ from tests.modules import Classifier
 
 PACKAGE = Path(lightning_select.__file__).parent
 READING = {
-    "app/resuming.py": {"read_text"},
-    "app/runs.py": {"read_bytes"},
+    "app/compare/resuming.py": {"read_text"},
+    "app/compare/runs.py": {"read_bytes"},
     "json_rows.py": {"read_bytes"},
     "signals/reference.py": {"load", "path.open('rb')"},
 }

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from lightning_select.errors import ArgumentError, MissingSignalError
 from lightning_select.protocols import Score
 from lightning_select.scores.nuclear_norm import NuclearNorm, nuclear_norm
-from lightning_select.signals import head_gram
 from lightning_select.signals.base import Signals
+from lightning_select.signals.head import gram as head_gram
 from tests.scores.cases import CASES, HOST_READS, MASKED, operations_of, rows_of, signals_of
 from tests.scores.cases import with_masked_row as masked
 from tests.scores.cases import with_values as filled

@@ -17,7 +17,7 @@ from lightning_select.errors import ArgumentError, MissingSignalError
 from lightning_select.protocols import SelectionContext, Selector
 from lightning_select.schedule import Anneal, resolve
 from lightning_select.selectors.diverse import Diverse, diverse, mean_distance
-from lightning_select.signals.head import Head
+from lightning_select.signals.head.head import Head
 from tests.selectors.cases import context_of, host_reads, is_well_formed
 
 SMALL = {"vocabulary_dims": 4, "token_dims": 2, "max_tokens": 8}

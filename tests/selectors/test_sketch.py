@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_select.selectors.sketch import sketch
-from lightning_select.signals.head import Head
+from lightning_select.signals.head.head import Head
 from tests.scores.cases import HOST_READS, Operations
 
 

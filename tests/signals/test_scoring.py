@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from lightning_select.batch import take_rows
 from lightning_select.errors import BatchFormatError, TrainingStepContractError
-from lightning_select.signals.rows import Layout
+from lightning_select.signals.layout.rows import Layout
 from lightning_select.signals.scoring import StepRunner
 from tests.modules import (
     CLASSES,

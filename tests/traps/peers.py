@@ -161,8 +161,8 @@ EVALUATION = (
         '"No loss at 60 % of the rows", against the full run: uniform at 60 % with its own schedule is as good.',
         "Uniform at equal cost, with a schedule of that length, is in every table.",
         (
-            "tests/app/test_equal_cost.py::test_uniform_at_equal_cost_is_in_every_table",
-            "tests/app/test_equal_cost.py::test_length_and_evaluations",
+            "tests/app/compare/test_equal_cost.py::test_uniform_at_equal_cost_is_in_every_table",
+            "tests/app/compare/test_equal_cost.py::test_length_and_evaluations",
         ),
         seen="own runs",
     ),
@@ -178,8 +178,8 @@ EVALUATION = (
         "Steps to a target, read from one noisy curve, say anything.",
         "Targets are crossed by the mean of three evaluations; several seeds, in pairs, with an interval.",
         (
-            "tests/app/test_summary.py::test_the_target_is_reached_where_the_mean_of_three_evaluations_crosses_it",
-            "tests/app/test_intervals.py::test_three_that_agree_in_sign_are_not_enough",
+            "tests/app/compare/test_summary.py::test_the_target_is_reached_where_the_mean_of_three_evaluations_crosses_it",
+            "tests/app/compare/test_intervals.py::test_three_that_agree_in_sign_are_not_enough",
         ),
         seen="own runs",
     ),
@@ -187,7 +187,7 @@ EVALUATION = (
         "54",
         "Fewer wrong labels among the rows kept, and yet a worse model.",
         "A verdict is on the model's metric alone; what was kept is shown beside it.",
-        ("tests/app/test_verdict.py::test_the_verdict_is_that_at_equal_cost",),
+        ("tests/app/compare/test_verdict.py::test_the_verdict_is_that_at_equal_cost",),
         seen="own runs",
     ),
 )

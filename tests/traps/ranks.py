@@ -65,7 +65,7 @@ RANKS = (
         "`strategy.training_step`, which broadcasts buffers again.",
         (
             "tests/traps/test_design.py::test_no_step_is_run_through_the_wrapper_of_the_strategy",
-            "tests/signals/test_head_steps.py::test_sharded_weights_are_not_relied_on",
+            "tests/signals/head/test_steps.py::test_sharded_weights_are_not_relied_on",
         ),
         seen=BOTH,
     ),

@@ -95,7 +95,7 @@ NUMERICS = (
         "Scoring in training mode moves BatchNorm's statistics twice and uses up random numbers of dropout.",
         "Scoring runs in evaluation mode, flag by flag; statistics, flags and all generators are put back, also with "
         "`train_mode=True`.",
-        (_NO_TRACE, "tests/signals/test_generators.py::test_every_generator_is_as_before"),
+        (_NO_TRACE, "tests/signals/traceless/test_generators.py::test_every_generator_is_as_before"),
         seen=TORCH,
     ),
     Trap(

@@ -1,0 +1,1 @@
+"""``task=compare``: methods trained on the same seeds, told apart at equal steps and at equal cost."""

@@ -1,0 +1,152 @@
+"""Learning curves as SVG, for a page that needs nothing from elsewhere and follows light and dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from lightning_select.app.compare.equal_cost import is_baseline
+from lightning_select.app.compare.recorder import Point
+from lightning_select.app.compare.runs import Run
+
+__all__ = ["HEIGHT", "WIDTH", "Panel", "Trace", "legend_of", "panels_of"]
+
+WIDTH, HEIGHT = 420, 280
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 10, 42
+_COLOURS = 10
+_LARGEST = 1e100
+"""What is larger, in its absolute value, is drawn as little as what is no number at all."""
+
+_AXES = (
+    ("step", "optimiser steps", False),
+    ("samples", "rows processed, scoring included (log)", True),
+    ("cost", "compute: row passes, backward as two (log)", True),
+    ("seconds", "seconds, selection included", False),
+)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One line: positions as an SVG ``points`` attribute, the class of its colour, is it a mean, is it dashed?"""
+
+    points: str
+    colour: str
+    mean: bool
+    dashed: bool
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A picture: its label, ticks as (position, text), lines, and the height of the target where there is one."""
+
+    label: str
+    across: Sequence[tuple[float, str]]
+    up: Sequence[tuple[float, str]]
+    traces: Sequence[Trace]
+    target: float | None
+
+
+def colour_of(method: str, methods: Sequence[str]) -> str:
+    """Class of the colour of a method."""
+    return f"c{methods.index(method) % _COLOURS}"
+
+
+def panels_of(runs: Sequence[Run], target: float | None) -> list[Panel]:
+    """One panel per axis; none where no run has a curve. Values that are not finite are left out."""
+    target = None if target is None or not _is_drawn(target) else target
+    curves: dict[str, list[tuple[Point, ...]]] = {}
+    for run in runs:
+        if not run.error and any(_is_drawn(point.value) for point in run.points):
+            curves.setdefault(run.method, []).append(run.points)
+    if not curves:
+        return []
+    every = [one for of_method in curves.values() for points in of_method for one in points if _is_drawn(one.value)]
+    values = [point.value for point in every] + ([] if target is None else [target])
+    up = _scale(min(values), max(values), HEIGHT - _BOTTOM, _TOP, log=False)
+    methods = list(dict.fromkeys(run.method for run in runs))
+    panels = []
+    for name, label, log in _AXES:
+        ends = [float(getattr(point, name)) for point in every]
+        least = min((end for end in ends if end > 0), default=1.0) if log else 0.0
+        across = _scale(least, max(ends), _LEFT, WIDTH - _RIGHT, log=log)
+        traces = [
+            trace
+            for method, of_method in curves.items()
+            for trace in _traces(of_method, name, across, up, method, methods)
+        ]
+        traces.sort(key=lambda trace: trace.mean)
+        goal = None if target is None else up(target)
+        panels.append(
+            Panel(label, _ticks(least, max(ends), across, log=log), _ticks(min(values), max(values), up), traces, goal)
+        )
+    return panels
+
+
+def _traces(
+    curves: Sequence[tuple[Point, ...]],
+    name: str,
+    across: Callable[[float], float],
+    up: Callable[[float], float],
+    method: str,
+    methods: Sequence[str],
+) -> list[Trace]:
+    """The runs of a method, and their mean, evaluation by evaluation, as far as all runs go and have values."""
+    lines = [[(float(getattr(point, name)), point.value) for point in points] for points in curves]
+    common = [at for at in zip(*lines, strict=False) if all(_is_drawn(y) for _, y in at)]
+    mean = [(sum(x for x, _ in at) / len(at), sum(y for _, y in at) / len(at)) for at in common]
+    lines = [[(x, y) for x, y in line if _is_drawn(y)] for line in lines]
+    colour, dashed = colour_of(method, methods), is_baseline(method)
+    return [
+        Trace(" ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in line), colour, whole, dashed)
+        for line, whole in [*((line, False) for line in lines if len(lines) > 1), (mean, True)]
+        if line
+    ]
+
+
+def _is_drawn(value: float) -> bool:
+    return abs(value) < _LARGEST  # which is false for what is no number
+
+
+def _scale(low: float, high: float, start: float, end: float, *, log: bool) -> Callable[[float], float]:
+    """From values to positions."""
+    if log:
+        low, high = math.log(low), math.log(max(high, low))
+    span = high - low or 1.0
+
+    def place(value: float) -> float:
+        at = math.log(max(value, 1e-300)) if log else value
+        return start + (end - start) * min(max((at - low) / span, 0.0), 1.0)
+
+    return place
+
+
+def _ticks(low: float, high: float, place: Callable[[float], float], *, log: bool = False) -> list[tuple[float, str]]:
+    """Round numbers between two ends."""
+    if log:
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(max(high, low))) + 1)
+        wanted = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+        inside = [value for value in wanted if low <= value <= high]
+        inside = [value for value in inside if f"{value:e}".startswith("1")] if len(inside) > 5 else inside
+    else:
+        rough = (high - low or 1.0) / 5
+        unit = 10.0 ** math.floor(math.log10(rough))
+        step = next(unit * digit for digit in (1, 2, 5, 10) if unit * digit >= rough)
+        inside = [step * number for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    return [(place(value), _short(value)) for value in inside]
+
+
+def _short(value: float) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.4g}{letter}"
+    return f"{value:.4g}"
+
+
+def legend_of(runs: Sequence[Run]) -> Mapping[str, tuple[str, bool]]:
+    """Colour of each method that has a curve, and whether its line is dashed."""
+    methods = list(dict.fromkeys(run.method for run in runs))
+    drawn = dict.fromkeys(
+        run.method for run in runs if not run.error and any(_is_drawn(point.value) for point in run.points)
+    )
+    return {method: (colour_of(method, methods), is_baseline(method)) for method in drawn}

@@ -1,0 +1,1 @@
+"""Modules of the examples and experiments: ordinary LightningModules that know nothing of data selection."""

@@ -1,0 +1,1 @@
+"""The output head: scores that read logits without computing them."""

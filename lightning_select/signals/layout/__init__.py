@@ -1,0 +1,1 @@
+"""Where the rows of a batch are in what a step did."""

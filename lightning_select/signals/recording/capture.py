@@ -1,0 +1,245 @@
+"""Watch an unmodified training step: which reductions make up its loss, and what feeds them.
+
+`Capture` is a ``TorchFunctionMode``: inside it every torch function passes by once. It notes each reduction to a
+scalar (`Record`) and, where asked, the logits and the input of the last linear layer. The step itself computes what it
+always computes, bit for bit.
+
+When the step is going to be differentiated, each reduction also gets a gate: an identity in the forward pass whose
+backward pass multiplies the gradient of each row by that row's weight. Weights may be set until the backward pass
+starts, so one forward pass is enough to measure the losses and to weigh them. For a sum of reductions the gradient is
+that of the same step with every reduction ``sum(terms * norm)`` replaced by ``sum(w * terms * norm)``. For any other
+smooth combination ``f`` of them it is that to first order: ``df / d reduction`` is taken at the unweighted reductions,
+and what combines them (a learnt factor) gets its unweighted gradient. With unit weights it is the original gradient,
+bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
+from torch.overrides import TorchFunctionMode
+
+from lightning_select.compat import in_functorch
+from lightning_select.signals.recording.linears import LinearInputs
+from lightning_select.signals.recording.masks import CUTTERS, Cut, Cuts, cuts_by_mask
+from lightning_select.signals.recording.records import Gate, Record, put_gate
+from lightning_select.signals.recording.reductions import REDUCERS, recognise, unreduced
+from lightning_select.signals.recording.terms import Reduction
+
+__all__ = ["LOG_SOFTMAX", "Capture"]
+
+LOG_SOFTMAX = frozenset({F.log_softmax, torch.log_softmax, Tensor.log_softmax})
+_GATHER = frozenset({torch.gather, Tensor.gather})
+_WRITES = frozenset(
+    {getattr(owner, name) for owner in (Tensor, torch) for name in dir(owner) if name.endswith("_") and name[-2] != "_"}
+    | {getattr(Tensor, name) for name in dir(Tensor) if name.startswith("__i") and name.endswith("__")}
+    | {Tensor.__setitem__, Tensor.data.__set__}  # type: ignore[attr-defined]
+) - {Tensor.__init__, Tensor.__init_subclass__, Tensor.__int__, Tensor.__invert__, Tensor.__index__, Tensor.__iter__}
+"""Functions that change their first argument."""
+
+
+@cache
+def _watched(*, reads: bool, writes: bool, linear: bool) -> frozenset[Any]:
+    """Functions that mean something to a capture; all others go straight through."""
+    functions = REDUCERS | CUTTERS | (LOG_SOFTMAX | _GATHER if reads else frozenset())
+    return functions | (_WRITES if writes else frozenset()) | (frozenset({F.linear}) if linear else frozenset())
+
+
+class Capture(TorchFunctionMode):
+    """Watches what runs inside it.
+
+    Args:
+        gated: Put a gate at every reduction, for a step that will be differentiated.
+        connected: Under no_grad, which reductions (in order) a gradient would reach. These are made leaves of a graph
+            of scalars, so that `coefficients` works without a graph of the model.
+        want_linear: Keep the input of the last linear layer.
+        want_logits: Look for logits and targets of a classification written by hand; always on without gates.
+        before_write: Told about every function that is about to change a tensor in place.
+    """
+
+    def __init__(
+        self,
+        *,
+        gated: bool = False,
+        connected: Sequence[bool] | None = None,
+        want_linear: bool = False,
+        want_logits: bool = False,
+        before_write: Callable[[Callable[..., Any], Any], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.records: list[Record] = []
+        self.log_softmax: tuple[Tensor, Tensor | None] | None = None
+        self.gathered: Tensor | None = None
+        self.unreduced: tuple[Tensor, Tensor, int] | None = None
+        self._gated = gated
+        self._connected = connected
+        self._want_linear = want_linear
+        self._before_write = before_write
+        self._linears = LinearInputs()
+        self._cuts = Cuts()
+        self._marks = False
+        self._watched = _watched(reads=want_logits or not gated, writes=before_write is not None, linear=want_linear)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """See every torch function once; only reductions are treated differently."""
+        kwargs = kwargs or {}
+        if torch.compiler.is_compiling():  # nothing of ours may be looked at: it could not be guarded
+            seen = func in REDUCERS or cuts_by_mask(func, args)
+            return self._leave_graph(func, args, kwargs) if seen else func(*args, **kwargs)
+        if func not in self._watched and not self._marks and not (kwargs and self._before_write):
+            return func(*args, **kwargs)
+        if func in REDUCERS:
+            return self._reduce(func, args, kwargs)
+        if self._before_write is not None:
+            for target in _targets(func, args, kwargs):
+                self._before_write(func, target)
+        if func in CUTTERS:
+            return self._cut(func, args, kwargs)
+        if func is F.linear and self._want_linear:
+            output = self._call(func, args, kwargs)
+            self._linears.note(args[0] if args else kwargs["input"], output)
+            return output
+        if func in LOG_SOFTMAX:
+            logits = (args[0] if args else kwargs["input"]).detach()
+            self.log_softmax = (logits, self._linears.behind(logits))
+        elif func in _GATHER and len(args) > 2:
+            self.gathered = args[2]
+        return self._call(func, args, kwargs)
+
+    @property
+    def cuts(self) -> tuple[Cut, ...]:
+        """What masks let through up to now."""
+        return self._cuts.noted
+
+    def behind(self, logits: Tensor) -> Tensor | None:
+        """What the linear layer was given that made these logits, where that was asked for."""
+        return self._linears.behind(logits) if self._want_linear else None
+
+    def coefficients(self, loss: Tensor) -> list[Tensor | float | None]:
+        """``d loss / d scalar`` of every record; ``None`` where the loss does not depend on it."""
+        scalars: list[Any] = [record.source for record in self.records if record.connected]
+        if not scalars or not loss.requires_grad:
+            return [None] * len(self.records)
+        if len(scalars) == 1 and loss._version == 0 and any(record.returned is loss for record in self.records):
+            return [1.0 if record.connected else None for record in self.records]  # the loss is the reduction itself
+        start = torch.ones_like(loss)
+        try:
+            found = iter(torch.autograd.grad(loss, scalars, start, retain_graph=True, allow_unused=True))
+        except RuntimeError as error:
+            if "donated" not in str(error):
+                raise
+            # A graph that was compiled before we watched gives its buffers away and cannot be asked twice.
+            return [None] * len(self.records)
+        return [next(found) if record.connected else None for record in self.records]
+
+    def _behind(self, reduction: Reduction) -> Tensor | None:
+        logits = reduction.arguments.get("input") if self._want_linear else None
+        return None if logits is None else self._linears.behind(logits)
+
+    def _call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        if self._marks and not torch.is_grad_enabled() and _descends_from_mark(args):
+            with torch.enable_grad():
+                return func(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    # A compiled step breaks its graph here, so that reductions and masks stay visible; the rest of it remains compiled.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _leave_graph(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        return self._reduce(func, args, kwargs) if func in REDUCERS else self._cut(func, args, kwargs)
+
+    def _cut(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        output = self._call(func, args, kwargs)
+        self._cuts.note(func, args, kwargs, output)
+        return output
+
+    def _reduce(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        reduction = None if in_functorch() else recognise(func, args, kwargs)
+        if reduction is None:
+            if func is F.cross_entropy and not self._gated:
+                self.unreduced = unreduced(args, kwargs)
+            return self._call(func, args, kwargs)
+        if torch.is_grad_enabled() and reduction.needs_gradient():
+            return self._weighable(reduction) if self._gated else self._follow(reduction)
+        return self._observe(reduction)
+
+    def _weighable(self, reduction: Reduction) -> Tensor:
+        part = reduction if reduction.halfway is None else reduction.halfway()
+        scalar, gates = _run_gated(part)
+        edge = get_gradient_edge(scalar) if scalar.requires_grad else None
+        self.records.append(Record(reduction, scalar, gates, None, scalar, self._cuts.noted, part, edge))
+        return scalar
+
+    def _follow(self, reduction: Reduction) -> Tensor:
+        scalar = reduction.run(reduction.arguments)
+        copy = scalar.clone()  # the caller may add to its own loss in place
+        self.records.append(Record(reduction, scalar, [], self._behind(reduction), copy, self._cuts.noted))
+        return copy
+
+    def _observe(self, reduction: Reduction) -> Tensor:
+        terms = None
+        if reduction.name.startswith("F.") and not torch.is_grad_enabled():
+            part = None if reduction.halfway is None else reduction.halfway()
+            terms = (part or reduction).terms()
+            scalar = terms.total if part is None else part.run(part.arguments)
+        else:
+            marks = self._marks and _descends_from_mark(reduction.arguments.values())
+            with torch.set_grad_enabled(marks or torch.is_grad_enabled()):
+                scalar = reduction.run(reduction.arguments)
+        position = len(self.records)
+        marked = self._connected is not None and position < len(self._connected) and self._connected[position]
+        if marked and not scalar.requires_grad:
+            self._marks = True
+            scalar = scalar.detach().requires_grad_()
+        record = Record(reduction, scalar, hidden=self._behind(reduction), cuts=self._cuts.noted, _terms=terms)
+        self.records.append(record)
+        if not scalar.requires_grad:
+            return scalar.clone()  # a torch.autograd.Function makes what its forward returns part of the graph
+        with torch.enable_grad():
+            record.returned = scalar.clone()
+        return record.returned
+
+
+def _run_gated(reduction: Reduction) -> tuple[Tensor, list[Gate]]:
+    """Run the reduction with gates at the arguments that hold rows, or at its terms where rows share parameters."""
+    if not reduction.by_arguments:
+        scalar = reduction.run(reduction.arguments).detach()
+        terms = reduction.split(reduction.arguments)
+        values, gate = _gate(terms.values, None, False)
+        total = (values * terms.norm).sum()
+        return scalar + (total - total.detach()), [gate]
+    shared = not reduction.fresh
+    gated = {name: _gate(reduction.arguments[name], reduction.row_axis, shared) for name in reduction.row_inputs()}
+    scalar = reduction.run({**reduction.arguments, **{name: value for name, (value, _) in gated.items()}})
+    return scalar, [gate for _, gate in gated.values()]
+
+
+def _gate(value: Tensor, row_axis: int | None, shared: bool) -> tuple[Tensor, Gate]:
+    """Put a gate behind ``value``; where others use it too, behind a view of it that is ours."""
+    view = value.view_as(value) if shared else value
+    return view, put_gate(view, row_axis)
+
+
+def _descends_from_mark(values: Iterable[Any]) -> bool:
+    """Under no_grad nothing but parameters requires a gradient, except what was computed from a marked scalar."""
+    for value in values:
+        if isinstance(value, Tensor):
+            if value.requires_grad and not isinstance(value, nn.Parameter):
+                return True
+        elif isinstance(value, (list, tuple)) and _descends_from_mark(value):
+            return True
+    return False
+
+
+def _targets(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Sequence[Any]:
+    """The tensors that a call is about to change."""
+    if func in _WRITES or kwargs.get("inplace"):
+        return args[0] if args and isinstance(args[0], (list, tuple)) else args[:1]
+    return () if kwargs.get("out") is None else (kwargs["out"],)

@@ -1,0 +1,109 @@
+"""The reductions that a step made, and the gates where weights act on the gradients of their rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from lightning_select.signals.layout.rows import Layout, spread
+from lightning_select.signals.recording.masks import Cut, find_cut
+from lightning_select.signals.recording.terms import Reduction, Terms
+from lightning_select.types import Float
+
+__all__ = ["Gate", "Record", "put_gate"]
+
+
+class Gate:
+    """A gradient hook that multiplies each entry by a scale set later; without a scale it changes nothing."""
+
+    def __init__(self, shape: torch.Size, row_axis: int | None) -> None:
+        self.shape = shape
+        self.row_axis = row_axis
+        self.scale: Tensor | None = None
+
+    def __call__(self, grad: Tensor) -> Tensor | None:
+        """The scaled gradient. A weight of zero silences even a gradient that is not finite."""
+        scale = self.scale
+        if scale is None:
+            return None
+        scaled = (grad * scale).masked_fill_(scale == 0, 0.0)
+        return scaled if scaled.dtype == grad.dtype else scaled.to(grad.dtype)
+
+
+def put_gate(value: Tensor, row_axis: int | None = None) -> Gate:
+    """Put a gate at ``value``, for all who use it from now on."""
+    gate = Gate(value.shape, row_axis)
+    value.register_hook(gate)  # type: ignore[no-untyped-call]
+    return gate
+
+
+@dataclass(eq=False)
+class Record:
+    """One reduction that the step made.
+
+    Attributes:
+        reduction: The call.
+        scalar: Its result.
+        edge: Where the result is in the autograd graph, if the caller holds the result itself: it may add to its own
+            loss in place, and what it holds is then another place.
+        gates: Where weights can act on its gradient.
+        hidden: What the linear layer behind its ``input`` was given, where that was asked for.
+        returned: What the step was given to go on with, the scalar or a copy of it, where it is part of a graph.
+        cuts: What masks let through before it.
+        part: What the terms are taken from, where it is not the whole call.
+    """
+
+    reduction: Reduction
+    scalar: Tensor
+    gates: list[Gate] = field(default_factory=list)
+    hidden: Tensor | None = None
+    returned: Tensor | None = None
+    cuts: tuple[Cut, ...] = ()
+    part: Reduction | None = None
+    edge: GradientEdge | None = None
+    _terms: Terms | None = None
+
+    @property
+    def terms(self) -> Terms:
+        """The detached terms, computed when first asked for."""
+        if self._terms is None:
+            self._terms = (self.part or self.reduction).terms()
+        return self._terms
+
+    @property
+    def cut(self) -> tuple[Cut | None, bool]:
+        """The mask that left just as many entries as there are terms, and whether they are surely its entries."""
+        sizes = self.terms.values.shape
+        return find_cut(self.cuts, self.reduction.arguments, sizes[0]) if self.cuts and sizes else (None, False)
+
+    def terms_in(self, layout: Layout) -> Terms:
+        """The terms where ``layout`` says that the rows are."""
+        cut = self.cut[0] if layout.masked else None
+        return self.terms if cut is None else cut.restore_terms(self.terms)
+
+    @property
+    def source(self) -> Tensor | GradientEdge:
+        """What a gradient with respect to the result is asked for by."""
+        return self.scalar if self.edge is None else self.edge
+
+    @property
+    def connected(self) -> bool:
+        """Can a gradient pass through the scalar?"""
+        return self.scalar.requires_grad
+
+    def weigh(self, weights: Float[Tensor, "rows"], layout: Layout) -> None:
+        """Set the weights of the rows before the backward pass starts."""
+        term_dims = self.terms.values.dim()
+        cut = self.cut[0] if layout.masked else None
+        for gate in self.gates:
+            if cut is not None:
+                scale = spread(weights, layout, layout.axis, torch.Size(cut.shape)).broadcast_to(cut.shape)
+                gate.scale = cut.take(scale).reshape(-1, *[1] * (len(gate.shape) - 1))
+                continue
+            axis = layout.axis if gate.row_axis is None else gate.row_axis
+            if gate.row_axis is None and layout.axis > 0 and len(gate.shape) == term_dims + 1:
+                axis += 1  # the classes of F.cross_entropy stand before the positions
+            gate.scale = spread(weights, layout, axis, gate.shape)

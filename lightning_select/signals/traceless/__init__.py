@@ -1,0 +1,1 @@
+"""Run user code and leave no trace: what is kept and put back."""

@@ -1,0 +1,133 @@
+"""Put a module and a batch back exactly as they were after user code ran on them.
+
+A training step changes more than it returns: BatchNorm statistics, the state of torchmetrics objects, lists that
+collect outputs, counters, the weights of a momentum encoder, a queue of negatives, the batch itself. `ModuleKeeper`
+restores all of these. Of tensors it copies only what is written to:
+
+* a write that passes through a torch function is announced just before it happens (`ModuleKeeper.before_write`);
+* a write deep inside a kernel (BatchNorm, an embedding with ``max_norm``) is noticed in the first run, by `WriteWatch`
+  and by comparing values, and what it touched is copied up front from then on.
+
+The attributes of every submodule are compared after every pass (`ModuleTree`), also those of modules that are hidden
+from ``Module.modules()`` in a list or an object. What attributes hold, and what cannot be put back, is said in
+`lightning_select.signals.traceless.attributes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lightning_select.signals.traceless.module_tree import ModuleTree
+
+__all__ = ["SET_DATA", "ModuleKeeper", "WriteWatch"]
+
+
+class WriteWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes the storage of every tensor that an operation writes to, through whatever alias."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.written: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        """Run the operation and note what it writes."""
+        kwargs = kwargs or {}
+        for position, argument in enumerate(func._schema.arguments):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                value = args[position] if position < len(args) else kwargs.get(argument.name)
+                self.written.update(
+                    _storage(tensor)
+                    for tensor in (value if isinstance(value, (list, tuple)) else (value,))
+                    if isinstance(tensor, Tensor)
+                )
+        return func(*args, **kwargs)
+
+
+class ModuleKeeper:
+    """Runs code on a module and a batch and puts both back afterwards.
+
+    Args:
+        module: The module.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._tree = ModuleTree(module)
+        self._first = True
+        self._written_by_kernels: set[int] = set()
+        self._owned: dict[int, list[Tensor]] | None = None
+        self._batch: list[Tensor] = []
+        self._held: list[Tensor] = []
+        self._saved: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        self._swapped: list[tuple[Tensor, Tensor]] = []
+
+    @contextmanager
+    def kept(self, batch: Iterable[Tensor] = ()) -> Iterator[None]:
+        """Everything that happens to the module and the batch inside is undone at the end, also after an error."""
+        self._batch, self._held = list(batch), self._tree.keep()
+        written: set[int] = set()
+        if self._first or self._written_by_kernels:
+            for storage in self._owners().keys() if self._first else self._written_by_kernels:
+                self._save(storage)
+        first = self._first
+        try:
+            if first:
+                with WriteWatch() as watch:
+                    written = watch.written
+                    yield
+                first = False  # one that fails on its way has not shown all that a step writes to
+            else:
+                yield
+        finally:
+            self._tree.restore()
+            self._restore_values(written)
+            self._first, self._batch, self._held, self._owned = first, [], [], None
+
+    def before_write(self, func: Callable[..., Any], target: Any) -> None:
+        """Keep a copy of ``target``, if it is part of the module or the batch, just before ``func`` changes it."""
+        if not isinstance(target, Tensor):
+            return
+        if func == SET_DATA:
+            self._swapped.append((target, target.data))
+        elif (storage := _storage(target)) not in self._saved:
+            self._save(storage)
+
+    def _owners(self) -> dict[int, list[Tensor]]:
+        """Every tensor of the module and the batch by its storage; made when first asked for."""
+        if self._owned is None:
+            self._owned = {}
+            for tensor in chain(self._batch, self._tree.tensors(), self._held):
+                if not tensor.is_inference() and not tensor.is_meta:  # nobody can write to these
+                    self._owned.setdefault(_storage(tensor), []).append(tensor)
+        return self._owned
+
+    def _save(self, storage: int) -> None:
+        """Copy every tensor on a storage: several may be views of parts of it."""
+        if (tensors := self._owners().get(storage)) is not None:
+            self._saved[storage] = [(tensor.data, tensor.detach().clone()) for tensor in tensors]
+
+    def _restore_values(self, written: set[int]) -> None:
+        for target, data in reversed(self._swapped):
+            target.data = data
+        with torch.no_grad():
+            for storage, copies in self._saved.items():
+                if self._first:
+                    if storage not in written and all(torch.equal(data, values) for data, values in copies):
+                        continue
+                    self._written_by_kernels.add(storage)  # some kernels do not declare what they write
+                for data, values in copies:
+                    data.copy_(values)
+        self._saved, self._swapped = {}, []
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else id(tensor)
+
+
+SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]
