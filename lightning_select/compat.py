@@ -1,4 +1,4 @@
-"""The only file that touches private names of Lightning and torch, and the only one that knows both namespaces.
+"""The only file that touches private names of Lightning, and the only one that knows both namespaces.
 
 Every name here has a test that says what to do when it moves.
 """
@@ -31,16 +31,13 @@ else:
         from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 __all__ = [
-    "PACK_PADDED",
-    "STANDARD_GAMMA",
+    "TRAINER_LINKS",
     "Callback",
     "DummyLogger",
     "count_training_loaders",
-    "in_functorch",
     "keeping_buffers",
     "logs_at_this_step",
     "next_batch_index",
-    "output_size",
     "planned_steps",
     "quiet_trainer",
     "rank_zero_info",
@@ -48,13 +45,11 @@ __all__ = [
     "sized_len",
     "train_source",
     "trainer_of",
+    "uncompiled",
 ]
 
-STANDARD_GAMMA = torch._standard_gamma
-"""Draws from Gamma(concentration, 1) by a generator; what `torch.distributions` draws from is always the global one."""
-
-PACK_PADDED = torch._VF._pack_padded_sequence
-"""What ``pack_padded_sequence`` calls in the end: (padded, lengths, batch_first) to (data, batch sizes)."""
+TRAINER_LINKS = frozenset({"_trainer", "_fabric", "_hparams_initial"})
+"""Attributes of a LightningModule that are the framework's and not its own."""
 
 
 def logs_at_this_step(trainer: Any) -> bool:
@@ -68,11 +63,6 @@ def count_training_loaders(trainer: Any) -> int:
     return len(trainer.fit_loop._combined_loader.flattened)
 
 
-def in_functorch() -> bool:
-    """Are we inside torch.func.vmap or grad, where tensors stand for many tensors?"""
-    return torch._C._functorch.peek_interpreter_stack() is not None
-
-
 def keeping_buffers(module: Any) -> AbstractContextManager[Any]:
     """Have a module that is compiled as a whole keep the buffers of its graph, which is going to be asked twice."""
     if getattr(module, "_compiler_ctx", None) is None:
@@ -80,15 +70,16 @@ def keeping_buffers(module: Any) -> AbstractContextManager[Any]:
     return torch._functorch.config.patch(donated_buffer=False)
 
 
+def uncompiled(module: Any) -> Any:
+    """The module, which from now on takes itself for one that ``torch.compile`` never saw."""
+    if hasattr(module, "_compiler_ctx"):
+        module._compiler_ctx = None
+    return module
+
+
 def next_batch_index(trainer: Any) -> int:
     """The ``batch_idx`` that the batch now on its way to the training step will get."""
     return int(trainer.fit_loop.batch_idx) + 1 if trainer is not None else 0
-
-
-def output_size(node: Any) -> int:
-    """How many numbers the operation behind a node of the autograd graph gave; 0 where nobody knows."""
-    known = getattr(node, "_input_metadata", None)
-    return math.prod(known[0].shape) if known else 0
 
 
 @contextmanager

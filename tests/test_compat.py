@@ -7,7 +7,6 @@ import inspect
 import lightning.pytorch as pl
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from lightning_select import compat
 from tests.fitting import fit, loader, trainer
@@ -57,28 +56,6 @@ def test_compiled_modules_are_known_by_their_context() -> None:
     assert torch._functorch.config.donated_buffer
 
 
-def test_functorch_is_noticed() -> None:
-    """``torch._C._functorch.peek_interpreter_stack``: without it, sums inside vmap would be taken for reductions."""
-    seen: list[bool] = []
-
-    def inside(x: torch.Tensor) -> torch.Tensor:
-        seen.append(compat.in_functorch())
-        return x.sum()
-
-    torch.func.vmap(inside)(torch.ones(2, 3))
-    assert seen == [True]
-    assert not compat.in_functorch()
-
-
-def test_the_graph_knows_the_sizes_of_its_outputs() -> None:
-    """``Node._input_metadata``: without it, any part of a loss that is no reduction counts as unseen."""
-    x = torch.ones(3, 2, requires_grad=True)
-    total = (x * 2).sum()
-    assert compat.output_size(total.grad_fn) == 1
-    assert compat.output_size(total.grad_fn.next_functions[0][0]) == 6
-    assert compat.output_size(None) == 0
-
-
 def test_a_small_trainer_says_nothing_and_keeps_the_rank(caplog) -> None:
     caplog.set_level("INFO")
     big = trainer()
@@ -108,32 +85,6 @@ def test_the_places_where_we_stand_are_called_as_we_expect() -> None:
     assert len(list(data)) == 1
     assert drawn == [1]
     assert isinstance(nn.Linear(1, 1).__dict__["training"], bool)
-
-
-def test_packing_passes_through_one_function() -> None:
-    """``torch._VF._pack_padded_sequence``: without it, the rows of packed terms would not be found."""
-    seen = []
-
-    class Watch(TorchFunctionMode):
-        def __torch_function__(self, func, types, args=(), kwargs=None):
-            if func == compat.PACK_PADDED:
-                seen.append(args)
-            return func(*args, **(kwargs or {}))
-
-    with Watch():
-        packed = nn.utils.rnn.pack_padded_sequence(torch.zeros(2, 3, 1), torch.tensor([3, 1]), batch_first=True)
-    assert packed.data.shape == (4, 1)
-    assert len(seen) == 1
-    padded, lengths, batch_first = seen[0]
-    assert (padded.shape, lengths.tolist(), batch_first) == ((2, 3, 1), [3, 1], True)
-
-
-def test_gamma_draws_by_a_generator() -> None:
-    """``torch._standard_gamma``: the posterior samplers draw from it; `torch.distributions.Gamma` calls it too."""
-    concentration = torch.tensor([0.5, 4.0], dtype=torch.float64).repeat(20_000, 1)
-    drawn = compat.STANDARD_GAMMA(concentration, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(drawn.mean(dim=0), concentration[0], rtol=0.05)
-    assert torch.equal(drawn, compat.STANDARD_GAMMA(concentration, generator=torch.Generator().manual_seed(0)))
 
 
 def test_training_loaders_are_counted() -> None:
@@ -187,3 +138,26 @@ def test_a_module_knows_its_trainer() -> None:
     assert compat.trainer_of(module) is None
     done = fit(module)
     assert compat.trainer_of(module) is done
+
+
+def test_what_the_framework_hangs_on_a_module_is_known() -> None:
+    """``TRAINER_LINKS``: what is not named here is kept and put back by scoring as if it were the user's."""
+
+    class Kept(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.save_hyperparameters()
+
+    module = Kept()
+    module.trainer = trainer()
+    assert compat.TRAINER_LINKS <= set(vars(module))
+    assert vars(module)["_trainer"] is module.trainer
+
+
+def test_a_copy_of_a_compiled_module_is_made_to_forget_it() -> None:
+    """``_compiler_ctx``: a reference that is trained on the side would call the compiled step of the original."""
+    module = Added()
+    assert compat.uncompiled(module) is module
+    fit(torch.compile(module, backend="eager"))
+    assert module._compiler_ctx is not None
+    assert compat.uncompiled(module)._compiler_ctx is None

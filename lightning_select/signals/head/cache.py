@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_select.signals.head.terms import owner_of
+from lightning_select.torch_compat import version_of
 
 __all__ = ["HeadCache"]
 
@@ -64,7 +65,7 @@ class HeadCache:
 
     def _stamp(self, weight: Tensor) -> tuple[object, ...]:
         changes = self.step if weight.requires_grad else None
-        return weight.data_ptr(), weight._version, weight.dtype, changes, self._sample(weight)
+        return weight.data_ptr(), version_of(weight), weight.dtype, changes, self._sample(weight)
 
     def _sample(self, weight: Tensor) -> float | None:
         """A sum over some of the numbers; ``None`` where asking for it would be a wait for nothing."""

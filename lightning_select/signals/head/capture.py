@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lightning_select.compat import in_functorch
 from lightning_select.signals.head.lazy_logits import LazyLogits, UnfollowedError
 from lightning_select.signals.head.terms import Linear, Mapped, Term, owner_of
 from lightning_select.signals.recording.capture import LOG_SOFTMAX, Capture
@@ -22,6 +21,7 @@ from lightning_select.signals.recording.records import Record
 from lightning_select.signals.recording.reductions import recognise
 from lightning_select.signals.recording.terms import Reduction
 from lightning_select.signals.traceless.snapshot import SET_DATA
+from lightning_select.torch_compat import base_of, in_functorch, version_of
 
 __all__ = ["HeadCapture", "HeadReached", "condition", "weights_of"]
 
@@ -101,7 +101,7 @@ class HeadCapture(Capture):
         if not plain or weight.dim() != 2 or weight.shape[0] not in self._classes or not given.is_floating_point():
             return False
         if self._weights is not None:
-            return any(id(part) in self._weights for part in (weight, weight._base, bias))
+            return any(id(part) in self._weights for part in (weight, base_of(weight), bias))
         self._calls += 1
         return self._calls not in self._passed_over
 
@@ -167,7 +167,7 @@ class HeadCapture(Capture):
 
 def condition(weight: Tensor) -> tuple[int, int]:
     """Changes with every write to a weight, except those that go past torch."""
-    return 0 if weight.is_inference() else weight._version, 0 if is_lazy(weight) else weight.data_ptr()
+    return 0 if weight.is_inference() else version_of(weight), 0 if is_lazy(weight) else weight.data_ptr()
 
 
 def weights_of(term: Any) -> frozenset[int]:

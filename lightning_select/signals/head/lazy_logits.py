@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_select.signals.head.terms import Dense, Linear, Mapped, PerClass, PerToken, Term
+from lightning_select.torch_compat import NO_TORCH_FUNCTION, overload_name, schema_of, wrapper_subclass
 
 __all__ = ["LazyLogits", "UnfollowedError"]
 
@@ -60,14 +61,14 @@ class LazyLogits(Tensor):
     def __new__(  # noqa: D102  # the class says it
         cls, term: Term, shape: Sequence[int], axis: int, dtype: torch.dtype, device: torch.device
     ) -> LazyLogits:
-        made: LazyLogits = torch.Tensor._make_wrapper_subclass(cls, tuple(shape), dtype=dtype, device=device)
+        made: LazyLogits = wrapper_subclass(cls, tuple(shape), dtype=dtype, device=device)
         made.term, made.axis, made.shared, made.origin = term, axis, False, ()
         return made
 
     def __init__(self, *args: Any) -> None:
         """Everything is done in ``__new__``."""
 
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    __torch_function__ = NO_TORCH_FUNCTION
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -161,9 +162,9 @@ def _mapped(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> LazyLogit
     result = func(*(_on_meta(value) for value in args), **kwargs)
     if result.shape != first.shape:
         raise UnfollowedError(f"an operation of shape {tuple(result.shape)} on logits of shape {tuple(first.shape)}")
-    in_place = func._schema.is_mutable
+    in_place = schema_of(func).is_mutable
     if in_place:
-        func = getattr(getattr(aten, func.overloadpacket.__name__[:-1], None), func._overloadname, None)
+        func = getattr(getattr(aten, func.overloadpacket.__name__[:-1], None), overload_name(func), None)
         if func is None or args[0] is not first or first.shared:
             raise UnfollowedError("a change in place")
     terms = tuple(_as_term(value, first) for value in args)

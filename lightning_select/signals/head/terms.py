@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_select.torch_compat import base_of
 from lightning_select.types import Float, Shaped
 
 __all__ = [
@@ -165,7 +166,8 @@ class Mapped:
 
 def owner_of(weight: Tensor) -> Tensor:
     """The parameter that ``weight`` is a view of, or itself."""
-    return weight if weight._base is None else weight._base
+    base = base_of(weight)
+    return weight if base is None else base
 
 
 def is_term(value: Any) -> bool:

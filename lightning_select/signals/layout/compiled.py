@@ -9,16 +9,14 @@ from torch import nn
 
 from lightning_select.compat import rank_zero_info
 from lightning_select.signals.layout.probe import Run
+from lightning_select.torch_compat import is_compiled_part
 
 __all__ = ["is_compiled", "runs_compiled", "told_uncompiled"]
 
 
 def is_compiled(module: nn.Module) -> bool:
     """Is the module, or a part of it, compiled by ``module.compile()`` or ``torch.compile(module)``?"""
-    return any(
-        getattr(part, "_compiled_call_impl", None) is not None or type(part).__name__ == "OptimizedModule"
-        for part in module.modules()
-    )
+    return any(is_compiled_part(part) for part in module.modules())
 
 
 def runs_compiled(module: nn.Module, trial: Callable[[], tuple[Run, Any]], names: tuple[str, ...]) -> bool:

@@ -25,12 +25,12 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
-from lightning_select.compat import in_functorch
 from lightning_select.signals.recording.linears import LinearInputs
 from lightning_select.signals.recording.masks import CUTTERS, Cut, Cuts, cuts_by_mask
 from lightning_select.signals.recording.records import Gate, Record, put_gate
 from lightning_select.signals.recording.reductions import REDUCERS, recognise, unreduced
 from lightning_select.signals.recording.terms import Reduction
+from lightning_select.torch_compat import in_functorch, version_of
 
 __all__ = ["LOG_SOFTMAX", "Capture"]
 
@@ -128,7 +128,7 @@ class Capture(TorchFunctionMode):
         scalars: list[Any] = [record.source for record in self.records if record.connected]
         if not scalars or not loss.requires_grad:
             return [None] * len(self.records)
-        if len(scalars) == 1 and loss._version == 0 and any(record.returned is loss for record in self.records):
+        if len(scalars) == 1 and version_of(loss) == 0 and any(record.returned is loss for record in self.records):
             return [1.0 if record.connected else None for record in self.records]  # the loss is the reduction itself
         start = torch.ones_like(loss)
         try:

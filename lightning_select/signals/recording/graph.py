@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_select.compat import output_size
 from lightning_select.signals.recording.records import Record
+from lightning_select.torch_compat import output_size
 
 __all__ = ["dependencies", "hides_a_reduction"]
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_select.compat import PACK_PADDED
 from lightning_select.signals.recording.terms import Terms
+from lightning_select.torch_compat import PACK_PADDED, version_of
 from lightning_select.types import Bool, Int, Shaped
 
 __all__ = ["CUTTERS", "Cut", "Cuts", "cuts_by_mask", "find_cut"]
@@ -55,12 +55,12 @@ class Cut:
         self.size = size
         self._find = find
         self._output = None if output is None else weakref.ref(output)
-        self._mask = None if mask is None or mask.is_inference() else (mask, mask._version)
+        self._mask = None if mask is None or mask.is_inference() else (mask, version_of(mask))
 
     @property
     def is_stale(self) -> bool:
         """Was the mask changed since?"""
-        return self._mask is not None and self._mask[0]._version != self._mask[1]
+        return self._mask is not None and version_of(self._mask[0]) != self._mask[1]
 
     @property
     def cuts_nothing(self) -> bool:

@@ -9,15 +9,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_select.compat import TRAINER_LINKS
 from lightning_select.signals.traceless.attributes import AttributeKeeper, KeptAttributes
 from lightning_select.signals.traceless.content import is_plain, put_back
+from lightning_select.torch_compat import MODULE_CHILDREN, MODULE_TABLES
 
 __all__ = ["ModuleTree"]
 
 Table = dict[str, Any]
 
-_MACHINERY = frozenset(vars(nn.Module())) | {"_trainer", "_fabric", "_hparams_initial"}
-_TABLES = ("_parameters", "_buffers", "_modules")
+_MACHINERY = frozenset(vars(nn.Module())) | TRAINER_LINKS
 
 
 class ModuleTree:
@@ -88,7 +89,7 @@ class ModuleTree:
             (self._still if self._is_still(module) else self._moving).append(module)
         self._still_now = list(map(vars, self._still))
         self._still_before = [now.copy() for now in self._still_now]
-        tables = [vars(module).get(name) for module in modules for name in _TABLES]
+        tables = [vars(module).get(name) for module in modules for name in MODULE_TABLES]
         self._tables = [(table, table.copy()) for table in tables if isinstance(table, dict)]
         self._full = [table for table, before in self._tables if before]
         self._empty = [table for table, before in self._tables if not before]
@@ -131,7 +132,7 @@ def _modules_below(*tops: nn.Module) -> list[nn.Module]:
     found = list(tops)
     known = set(map(id, found))
     for module in found:
-        children = vars(module).get("_modules")
+        children = vars(module).get(MODULE_CHILDREN)
         for child in children.values() if isinstance(children, dict) else module.children():
             if child is not None and id(child) not in known:
                 known.add(id(child))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_select.signals.traceless.content import put_back
+from lightning_select.torch_compat import inner_schedulers
 
 __all__ = ["options_kept"]
 
@@ -46,5 +47,5 @@ def _schedulers(trainer: Any) -> list[Any]:
     """The schedulers of a Trainer, and those that they consist of."""
     found = [config.scheduler for config in trainer.lr_scheduler_configs]
     for scheduler in found:
-        found.extend(vars(scheduler).get("_schedulers", ()))
+        found.extend(inner_schedulers(scheduler))
     return found

@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_select.signals.traceless.module_tree import ModuleTree
+from lightning_select.torch_compat import TorchDispatchMode, schema_of, storage_id
 
 __all__ = ["SET_DATA", "ModuleKeeper", "WriteWatch"]
 
@@ -39,7 +39,7 @@ class WriteWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         """Run the operation and note what it writes."""
         kwargs = kwargs or {}
-        for position, argument in enumerate(func._schema.arguments):
+        for position, argument in enumerate(schema_of(func).arguments):
             if argument.alias_info is not None and argument.alias_info.is_write:
                 value = args[position] if position < len(args) else kwargs.get(argument.name)
                 self.written.update(
@@ -127,7 +127,7 @@ class ModuleKeeper:
 
 
 def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else id(tensor)
+    return storage_id(tensor) if tensor.layout is torch.strided else id(tensor)
 
 
 SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]

@@ -17,15 +17,10 @@ from lightning_select.signals.traceless.gradients import GradientKeeper
 from lightning_select.signals.traceless.optimizers import options_kept
 from lightning_select.signals.traceless.quiet import muted
 from lightning_select.signals.traceless.snapshot import ModuleKeeper
+from lightning_select.torch_compat import MODULE_HOOKS, MODULE_PARAMETERS, hooks_of
 from lightning_select.types import Batch
 
 __all__ = ["Surroundings", "registrations_kept"]
-
-_HOOKS = (
-    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs"),
-    *("_forward_hooks_always_called", "_backward_pre_hooks", "_backward_hooks"),
-)
-"""Where torch keeps the hooks of a module."""
 
 
 @contextmanager
@@ -36,21 +31,20 @@ def registrations_kept(module: nn.Module) -> Iterator[None]:
     elsewhere (on the class, in a global) it would not: add such hooks before training begins.
     """
     states = [vars(part) for part in module.modules()]
-    tables = {id(table): dict(table) for state in states for name in _HOOKS if (table := state.get(name))}
-    weights = [weight for state in states for weight in state.get("_parameters", {}).values() if weight is not None]
+    tables = {id(table): dict(table) for state in states for name in MODULE_HOOKS if (table := state.get(name))}
+    weights = [weight for state in states for weight in state.get(MODULE_PARAMETERS, {}).values() if weight is not None]
     trained = [weight.requires_grad for weight in weights]
-    backward = [dict(weight._backward_hooks or {}) for weight in weights]
-    accumulated = [dict(weight._post_accumulate_grad_hooks or {}) for weight in weights]
+    hooked = [[dict(table or {}) for table in hooks_of(weight)] for weight in weights]
     dtype = torch.get_default_dtype()
     try:
         yield
     finally:
         for state in states:
-            for name in _HOOKS:
+            for name in MODULE_HOOKS:
                 _put_back(state.get(name), tables.get(id(state.get(name)), {}))
-        for weight, flag, before, after in zip(weights, trained, backward, accumulated, strict=True):
-            _put_back(weight._backward_hooks, before)
-            _put_back(weight._post_accumulate_grad_hooks, after)
+        for weight, flag, before in zip(weights, trained, hooked, strict=True):
+            for table, entries in zip(hooks_of(weight), before, strict=True):
+                _put_back(table, entries)
             if weight.requires_grad != flag:
                 weight.requires_grad_(flag)
         if torch.get_default_dtype() != dtype:

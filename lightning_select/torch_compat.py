@@ -1,0 +1,110 @@
+"""The only file that touches private names of torch, as `compat` does those of Lightning.
+
+Every name here has a test that says what to do when it moves.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = [
+    "MODULE_CHILDREN",
+    "MODULE_HOOKS",
+    "MODULE_PARAMETERS",
+    "MODULE_TABLES",
+    "NO_TORCH_FUNCTION",
+    "PACK_PADDED",
+    "STANDARD_GAMMA",
+    "TorchDispatchMode",
+    "base_of",
+    "hooks_of",
+    "in_functorch",
+    "inner_schedulers",
+    "is_compiled_part",
+    "output_size",
+    "overload_name",
+    "schema_of",
+    "storage_id",
+    "version_of",
+    "wrapper_subclass",
+]
+
+STANDARD_GAMMA = torch._standard_gamma
+"""Draws from Gamma(concentration, 1) by a generator; what `torch.distributions` draws from is always the global one."""
+
+PACK_PADDED = torch._VF._pack_padded_sequence
+"""What ``pack_padded_sequence`` calls in the end: (padded, lengths, batch_first) to (data, batch sizes)."""
+
+MODULE_PARAMETERS, MODULE_CHILDREN = "_parameters", "_modules"
+MODULE_TABLES = (MODULE_PARAMETERS, "_buffers", MODULE_CHILDREN)
+"""Where a module keeps its parameters, buffers and children, in its ``__dict__``."""
+
+MODULE_HOOKS = (
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs"),
+    *("_forward_hooks_always_called", "_backward_pre_hooks", "_backward_hooks"),
+)
+"""Where a module keeps its hooks."""
+
+NO_TORCH_FUNCTION: Any = torch._C._disabled_torch_function_impl
+"""The ``__torch_function__`` of a subclass whose operations are seen by ``__torch_dispatch__`` alone."""
+
+
+def wrapper_subclass(kind: type[Tensor], shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Any:
+    """A tensor of a subclass that has a shape and no memory."""
+    return torch.Tensor._make_wrapper_subclass(kind, shape, dtype=dtype, device=device)
+
+
+def in_functorch() -> bool:
+    """Are we inside torch.func.vmap or grad, where tensors stand for many tensors?"""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def output_size(node: Any) -> int:
+    """How many numbers the operation behind a node of the autograd graph gave; 0 where nobody knows."""
+    known = getattr(node, "_input_metadata", None)
+    return math.prod(known[0].shape) if known else 0
+
+
+def version_of(tensor: Tensor) -> int:
+    """Goes up with every write to the tensor or a view of it, except those that go past autograd."""
+    return tensor._version
+
+
+def base_of(tensor: Tensor) -> Tensor | None:
+    """The tensor that this one is a view of, ``None`` where it is none."""
+    return tensor._base
+
+
+def storage_id(tensor: Tensor) -> int:
+    """The same for all tensors that share memory."""
+    return tensor.untyped_storage()._cdata
+
+
+def hooks_of(weight: Tensor) -> tuple[dict[Any, Any] | None, dict[Any, Any] | None]:
+    """The tables of a weight's hooks, on its gradient and after its gradient was added to; ``None`` for no table."""
+    return weight._backward_hooks, weight._post_accumulate_grad_hooks
+
+
+def is_compiled_part(module: nn.Module) -> bool:
+    """Was this very module compiled, by ``module.compile()`` or ``torch.compile(module)``?"""
+    return getattr(module, "_compiled_call_impl", None) is not None or type(module).__name__ == "OptimizedModule"
+
+
+def inner_schedulers(scheduler: Any) -> list[Any]:
+    """What a scheduler that chains others consists of."""
+    return list(vars(scheduler).get("_schedulers", ()))
+
+
+def schema_of(operation: Any) -> Any:
+    """Arguments of an operation that a dispatch mode is shown, and which of them it writes to."""
+    return operation._schema
+
+
+def overload_name(operation: Any) -> str:
+    """Which of the operations of one name this is."""
+    return str(operation._overloadname)

@@ -1,0 +1,206 @@
+"""Each private name of torch that we touch; a failure here says that it moved, and what depends on it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+import lightning_select
+from lightning_select import torch_compat
+
+PACKAGE = Path(lightning_select.__file__).parent
+
+
+def test_functorch_is_noticed() -> None:
+    """``torch._C._functorch.peek_interpreter_stack``: without it, sums inside vmap would be taken for reductions."""
+    seen: list[bool] = []
+
+    def inside(x: torch.Tensor) -> torch.Tensor:
+        seen.append(torch_compat.in_functorch())
+        return x.sum()
+
+    torch.func.vmap(inside)(torch.ones(2, 3))
+    assert seen == [True]
+    assert not torch_compat.in_functorch()
+
+
+def test_the_graph_knows_the_sizes_of_its_outputs() -> None:
+    """``Node._input_metadata``: without it, any part of a loss that is no reduction counts as unseen."""
+    x = torch.ones(3, 2, requires_grad=True)
+    total = (x * 2).sum()
+    assert torch_compat.output_size(total.grad_fn) == 1
+    assert torch_compat.output_size(total.grad_fn.next_functions[0][0]) == 6
+    assert torch_compat.output_size(None) == 0
+
+
+def test_packing_passes_through_one_function() -> None:
+    """``torch._VF._pack_padded_sequence``: without it, the rows of packed terms would not be found."""
+    seen = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func == torch_compat.PACK_PADDED:
+                seen.append(args)
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        packed = nn.utils.rnn.pack_padded_sequence(torch.zeros(2, 3, 1), torch.tensor([3, 1]), batch_first=True)
+    assert packed.data.shape == (4, 1)
+    assert len(seen) == 1
+    padded, lengths, batch_first = seen[0]
+    assert (padded.shape, lengths.tolist(), batch_first) == ((2, 3, 1), [3, 1], True)
+
+
+def test_gamma_draws_by_a_generator() -> None:
+    """``torch._standard_gamma``: the posterior samplers draw from it; `torch.distributions.Gamma` calls it too."""
+    concentration = torch.tensor([0.5, 4.0], dtype=torch.float64).repeat(20_000, 1)
+    drawn = torch_compat.STANDARD_GAMMA(concentration, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(drawn.mean(dim=0), concentration[0], rtol=0.05)
+    assert torch.equal(drawn, torch_compat.STANDARD_GAMMA(concentration, generator=torch.Generator().manual_seed(0)))
+
+
+def test_a_module_keeps_its_parts_where_we_think() -> None:
+    """``_parameters``, ``_buffers``, ``_modules``: what a scoring pass changes would not be put back."""
+    module = nn.Sequential(nn.BatchNorm1d(2))
+    assert set(torch_compat.MODULE_TABLES) < set(vars(module))
+    assert list(vars(module)[torch_compat.MODULE_CHILDREN]) == ["0"]
+    assert list(vars(module[0])[torch_compat.MODULE_PARAMETERS]) == ["weight", "bias"]
+
+
+def test_a_module_keeps_its_hooks_where_we_think() -> None:
+    """``_forward_hooks`` and the like: a hook that a step adds while it is scored would stay."""
+    module = nn.Linear(1, 1)
+    module.register_forward_pre_hook(print, with_kwargs=True)
+    module.register_forward_hook(print, with_kwargs=True, always_call=True)
+    module.register_full_backward_pre_hook(print)
+    module.register_full_backward_hook(print)
+    assert [name for name in torch_compat.MODULE_HOOKS if not vars(module)[name]] == []
+
+
+def test_a_weight_keeps_its_hooks_where_we_think() -> None:
+    """``_backward_hooks``, ``_post_accumulate_grad_hooks``: as above, for hooks on weights."""
+    weight = nn.Parameter(torch.ones(1))
+    assert torch_compat.hooks_of(weight) == (None, None)
+    weight.register_hook(print)
+    weight.register_post_accumulate_grad_hook(print)
+    assert [len(table or ()) for table in torch_compat.hooks_of(weight)] == [1, 1]
+
+
+def test_a_write_shows_in_the_version() -> None:
+    """``Tensor._version``: products of a head's weights would be used after the weights changed."""
+    tensor = torch.zeros(2)
+    before = torch_compat.version_of(tensor)
+    tensor[:1].add_(1)
+    assert torch_compat.version_of(tensor) == before + 1
+
+
+def test_a_view_knows_what_it_is_of() -> None:
+    """``Tensor._base``: the head of a step would not be recognised behind a transposed weight."""
+    weight = nn.Parameter(torch.zeros(2, 3))
+    assert torch_compat.base_of(weight.t()) is weight
+    assert torch_compat.base_of(weight) is None
+
+
+def test_views_share_a_storage() -> None:
+    """``UntypedStorage._cdata``: a write through a view would not be put back."""
+    tensor = torch.zeros(2, 3)
+    assert torch_compat.storage_id(tensor) == torch_compat.storage_id(tensor[1:])
+    assert torch_compat.storage_id(tensor) != torch_compat.storage_id(tensor.clone())
+
+
+def test_a_compiled_part_is_known() -> None:
+    """``_compiled_call_impl``, ``OptimizedModule``: a compiled step would hide its loss without a word."""
+    module = nn.Linear(1, 1)
+    assert not torch_compat.is_compiled_part(module)
+    assert torch_compat.is_compiled_part(torch.compile(module, backend="eager"))
+    module.compile(backend="eager")
+    assert torch_compat.is_compiled_part(module)
+
+
+@pytest.mark.parametrize("kind", ["SequentialLR", "ChainedScheduler"])
+def test_inner_schedulers_are_found(kind: str) -> None:
+    """``_schedulers``: a step that turns their knobs while it is scored would turn them twice."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    inner = [torch.optim.lr_scheduler.ConstantLR(optimizer), torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)]
+    arguments = {"milestones": [2]} if kind == "SequentialLR" else {}
+    scheduler = getattr(torch.optim.lr_scheduler, kind)(*([optimizer] if arguments else []), inner, **arguments)
+    assert torch_compat.inner_schedulers(scheduler) == inner
+    assert torch_compat.inner_schedulers(inner[0]) == []
+
+
+def test_operations_tell_what_they_write_to() -> None:
+    """``OpOverload._schema``, ``_overloadname``: without them, writes and operations in place would pass unseen."""
+    operation = torch.ops.aten.add_.Tensor
+    assert torch_compat.schema_of(operation).is_mutable
+    assert torch_compat.schema_of(operation).arguments[0].alias_info.is_write
+    assert not torch_compat.schema_of(torch.ops.aten.add.Tensor).is_mutable
+    assert torch_compat.overload_name(operation) == "Tensor"
+
+
+def test_a_wrapper_has_a_shape_and_sees_its_operations() -> None:
+    """``_make_wrapper_subclass``, ``_disabled_torch_function_impl``: logits that are not there rest on these."""
+    seen = []
+
+    class Absent(Tensor):
+        __torch_function__ = torch_compat.NO_TORCH_FUNCTION
+
+        @classmethod
+        def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+            seen.append(func)
+            return torch.zeros(args[0].shape)
+
+    absent = torch_compat.wrapper_subclass(Absent, (4, 5), torch.float16, torch.device("cpu"))
+    assert (type(absent), absent.shape, absent.dtype) == (Absent, (4, 5), torch.float16)
+    assert (absent * 2).shape == (4, 5)
+    assert seen == [torch.ops.aten.mul.Tensor]
+
+
+def private_names(source: str) -> set[str]:
+    """Attributes with a leading underscore that a file reads from others and does not define itself.
+
+    Fields of named tuples (documented with their underscore), torch's operations and `self` are no one else's.
+    """
+    tree = ast.parse(source)
+    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    own = {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    own |= {node.target.id for node in ast.walk(tree) if isinstance(node, ast.AnnAssign) and hasattr(node.target, "id")}
+    mine = [node for node in attributes if isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")]
+    own |= {node.attr for node in mine} | {"_fields"}
+    theirs = {
+        node.attr
+        for node in attributes
+        if node not in mine and not (isinstance(node.value, ast.Name) and node.value.id == "aten")
+    }
+    known = {name for kind in (nn.Module, pl.LightningModule, pl.Trainer, Tensor) for name in dir(kind)}
+    known |= set(vars(pl.LightningModule())) | {"_compiler_ctx", "_compiled_call_impl", "_schedulers"}
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    parts = {part for module in modules for part in module.split(".")}
+    return {
+        name for name in (theirs - own) | (texts & known) | parts if name.startswith("_") and not name.startswith("__")
+    }
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_private_names_live_in_two_files(path: Path) -> None:
+    if path.name not in {"compat.py", "torch_compat.py"}:
+        assert private_names(path.read_text()) <= {"_attached_by_itself"}
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("trainer._results", "_results"),
+        ("getattr(module, '_trainer')", "_trainer"),
+        ("from torch.utils._pytree import tree_map", "_pytree"),
+        ("x.weight._version", "_version"),
+    ],
+)
+def test_the_search_finds_them(source: str, name: str) -> None:
+    assert private_names(source) == {name}
