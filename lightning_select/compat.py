@@ -6,6 +6,7 @@ Every name here has a test that says what to do when it moves.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -15,17 +16,17 @@ from lightning_utilities.core import rank_zero
 
 if TYPE_CHECKING:
     from lightning.fabric.utilities.data import sized_len
-    from lightning.pytorch import Callback
+    from lightning.pytorch import Callback as LightningCallback
     from lightning.pytorch.loggers.logger import DummyLogger
     from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 else:
     try:
         from lightning.fabric.utilities.data import sized_len
-        from lightning.pytorch import Callback
+        from lightning.pytorch import Callback as LightningCallback
         from lightning.pytorch.loggers.logger import DummyLogger
         from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
     except ImportError:  # only the older namespace is installed
-        from pytorch_lightning import Callback
+        from pytorch_lightning import Callback as LightningCallback
         from pytorch_lightning.loggers.logger import DummyLogger
         from pytorch_lightning.utilities.data import sized_len
         from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
@@ -35,6 +36,7 @@ __all__ = [
     "Callback",
     "DummyLogger",
     "count_training_loaders",
+    "join_namespaces",
     "keeping_buffers",
     "logs_at_this_step",
     "next_batch_index",
@@ -50,6 +52,24 @@ __all__ = [
 
 TRAINER_LINKS = frozenset({"_trainer", "_fabric", "_hparams_initial"})
 """Attributes of a LightningModule that are the framework's and not its own."""
+
+
+class Callback(LightningCallback):
+    """Base of our callbacks, in whichever namespace they are used."""
+
+
+def join_namespaces() -> None:
+    """Make our callbacks callbacks of ``pytorch_lightning`` too, where that is imported.
+
+    Its Trainer takes none but its own before release 2.6. It asks for what is attached by entry points before it looks
+    at any callback, so those that were made before it was imported pass as well.
+    """
+    theirs = getattr(sys.modules.get("pytorch_lightning"), "Callback", None)
+    if theirs is not None and not issubclass(Callback, theirs):
+        Callback.__bases__ = (*Callback.__bases__, theirs)
+
+
+join_namespaces()
 
 
 def logs_at_this_step(trainer: Any) -> bool:

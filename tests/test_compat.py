@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 
 import lightning.pytorch as pl
+import pytest
 import torch
 from torch import nn
 
@@ -150,7 +153,7 @@ def test_what_the_framework_hangs_on_a_module_is_known() -> None:
 
     module = Kept()
     module.trainer = trainer()
-    assert compat.TRAINER_LINKS <= set(vars(module))
+    assert set(vars(module)) >= compat.TRAINER_LINKS
     assert vars(module)["_trainer"] is module.trainer
 
 
@@ -161,3 +164,23 @@ def test_a_copy_of_a_compiled_module_is_made_to_forget_it() -> None:
     fit(torch.compile(module, backend="eager"))
     assert module._compiler_ctx is not None
     assert compat.uncompiled(module)._compiler_ctx is None
+
+
+def test_callbacks_are_those_of_both_namespaces_whichever_came_first() -> None:
+    """``isinstance(callback, pytorch_lightning.Callback)``: before 2.6 its Trainer takes no other."""
+    pytest.importorskip("pytorch_lightning")
+    code = """
+import sys
+from lightning_select import LossReweighting
+from lightning_select.weightings.focal import Focal
+early = LossReweighting(Focal())
+assert "pytorch_lightning" not in sys.modules
+import pytorch_lightning as old
+trainer = old.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=[early])
+assert isinstance(early, old.Callback)
+assert sum(type(one).__name__ == "SamplerFeedback" for one in trainer.callbacks) == 1
+import lightning.pytorch as new
+assert isinstance(early, new.Callback)
+new.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=[early])
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True)

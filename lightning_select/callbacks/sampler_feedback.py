@@ -35,7 +35,7 @@ from lightning_select.signals.contract import NothingReturnedError, manual_error
 from lightning_select.signals.correctness import share_correct
 from lightning_select.types import Batch, Float, Int
 
-__all__ = ["SamplerFeedback", "automatic"]
+__all__ = ["SamplerFeedback"]
 
 _CLASSIFICATION = frozenset({"logits", "targets"})
 
@@ -241,10 +241,3 @@ class SamplerFeedback(SelectionCallback):
             self._undo.pop()()
         if self.sampler is not None:
             self.sampler.release()
-
-
-def automatic() -> list[SamplerFeedback]:
-    """What Lightning's entry point for external callbacks asks for: one callback that stands by until it is needed."""
-    callback = SamplerFeedback()
-    callback._attached_by_itself = True
-    return [callback]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ from lightning_select.selectors.top_k import TopK
 from lightning_select.signals.holdout import Holdout
 from tests.fitting import First, fit, loader, same, trainer, weights_of
 from tests.modules import Base, Classifier, features
+
+NEW = "weights_only" in inspect.signature(pl.Trainer.fit).parameters
+SAFELY: dict[str, Any] = {"weights_only": True} if NEW else {}
+"""How a fit is told to load nothing but tensors; before Lightning 2.6 it cannot be told."""
 
 
 class Sizes(Classifier):
@@ -175,7 +180,7 @@ def test_law_2_a_resumed_fit_is_the_uninterrupted_one(kind: str, tmp_path: Path)
     assert any("BatchSelection" in key and "batch_selection" in key for key in saved["callbacks"])
     torch.manual_seed(99)
     second = trainer(SELECTIONS[kind](), max_epochs=4)
-    second.fit(Classifier(), loader(shuffle=False), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    second.fit(Classifier(), loader(shuffle=False), ckpt_path=tmp_path / "half.ckpt", **SAFELY)
     assert same(straight, weights_of(second))
 
 
@@ -192,7 +197,7 @@ def test_law_2_the_memory_too_is_the_same(precision: str, tmp_path: Path) -> Non
     first = fit(Classifier, SELECTIONS["greedy"](), max_epochs=2, data=loader(shuffle=False), precision=precision)
     first.save_checkpoint(tmp_path / "half.ckpt")
     resumed = trainer(second, max_epochs=4, precision=precision)
-    resumed.fit(Classifier(), loader(shuffle=False), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    resumed.fit(Classifier(), loader(shuffle=False), ckpt_path=tmp_path / "half.ckpt", **SAFELY)
     expected, found = memory(straight), memory(second)
     assert expected.keys() == found.keys()
     assert all(torch.equal(value, found[name]) for name, value in expected.items())

@@ -132,6 +132,7 @@ def autocast_forgets(policy: Any, prompts: Sequence[str]) -> float:
         assert torch.equal(second, policy.log_probs(attempts, temperature=1.0))
         optimizer.step()
         products = _products(policy)
+        assert {product.dtype for product in products} == {torch.bfloat16}, "autocast was off"
     with torch.autocast("cpu", torch.bfloat16):
         assert all(map(torch.equal, products, _products(policy))), "a cast was left behind"
     return (first.detach() - attempts.log_probs).abs().max().item()

@@ -131,7 +131,7 @@ def test_sampling_leaves_no_trace() -> None:
 
 
 def test_autocast_forgets_what_it_cast() -> None:
-    assert 0 < laws.autocast_forgets(made(), PROMPTS) < 0.3
+    assert laws.autocast_forgets(made(), PROMPTS) < 0.3
 
 
 def test_the_gradient_is_that_of_the_plain_forward() -> None:

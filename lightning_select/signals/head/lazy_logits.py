@@ -126,7 +126,7 @@ class LazyLogits(Tensor):
             touched = (args[0] if args else kwargs.get("dim", 0)) % self.dim() == self.axis
         if touched:
             if func.overloadpacket is aten.slice and _takes_all(*args[1:], size=self.shape[self.axis]):
-                return self
+                return self._with(self.term, self.shape, self.axis)  # older torch wants a view to be another tensor
             raise UnfollowedError("a choice of classes")
         sizes = [1 if axis == self.axis else size for axis, size in enumerate(self.shape)]
         shape = list(func(torch.zeros((), device=self.device).expand(sizes), *args, **kwargs).shape)

