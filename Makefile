@@ -7,13 +7,15 @@ RESULTS := examples/benchmarks/results
 # Where shapes are checked at run time, besides by their tests: the methods.
 CHECKED := lightning_select.scores,lightning_select.selectors,lightning_select.weightings
 
-.PHONY: help demo test test-slow test-wheel lint bench docs audit clean
+.PHONY: help demo test test-slow test-wheel matrix soak lint bench docs audit clean
 
 help:
 	@echo "make demo       compare selection methods on real data with wrong labels (about 3 minutes)"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the slow tests too (heavy third-party packages are installed first)"
 	@echo "make test-wheel  run the tests from the installed wheel, outside of the repository"
+	@echo "make matrix     run the tests with the oldest and the newest Python, torch, Lightning and Hydra (hours, gigabytes)"
+	@echo "make soak       10,000 cases made up at random, then 200,000 training steps (about an hour)"
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      run the benchmarks whose figures the README quotes"
 	@echo "make docs       the pages as a site, in build/site"
@@ -55,6 +57,15 @@ test-slow: $(VENV)/.dev $(VENV)/.thirdparty
 
 test-wheel: $(VENV)/.dev
 	$(BIN)/python -m tests.installed -n 2 --jaxtyping-packages=$(CHECKED),beartype.beartype
+
+matrix: $(VENV)/.made
+	$(BIN)/python -m tests.versions
+
+soak: $(VENV)/.dev
+	status=0; \
+	$(BIN)/python examples/benchmarks/soak.py --json $(RESULTS)/soak.json || status=1; \
+	$(BIN)/python -m tests.fuzz || status=1; \
+	exit $$status
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

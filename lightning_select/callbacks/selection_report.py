@@ -38,9 +38,9 @@ class SelectionReport(SelectionCallback):
     r"""Writes a page that shows which rows were trained on, which were not, and which are likely mislabelled.
 
     It listens to the training steps that happen anyway, to every `BatchSelection` and `LossReweighting` of the Trainer
-    and to samplers; with none of them it reports on ordinary training. Training is bit for bit what it is without. At
-    the end of the fit, or when it is interrupted, ``report.html`` (one file, no network) and ``rows.csv`` (all that is
-    known of each row) are written; where that fails, a line says why, and training goes on.
+    and to samplers; with none of them it reports on ordinary training. Training is bit for bit what it is without, but
+    for rounding where a compiler fuses the loss. At the end of the fit, or when it is interrupted, ``report.html`` (one
+    file, no network) and ``rows.csv`` (what is known of each row) are written; else a line says why, and it goes on.
 
     A step that cannot be read row by row is reported on without losses and margins. On several ranks every rank holds
     the whole record and the first one writes. The record is in the checkpoint: some 110 bytes per row of the dataset.
