@@ -108,8 +108,10 @@ def describe(batch: Any) -> str:
 
 
 def shape_of(part: Any) -> tuple[Any, ...]:
-    """The shape of a tensor or an array; of a nested tensor, which may have none, what is known of it."""
-    return (part.size(0), *["?"] * (part.dim() - 1)) if getattr(part, "is_nested", False) else tuple(part.shape)
+    """The shape of a tensor or an array; of a nested tensor, which may have none, what is known of it; else nothing."""
+    if getattr(part, "is_nested", False):
+        return (part.size(0), *["?"] * (part.dim() - 1))
+    return tuple(getattr(part, "shape", ()))
 
 
 def are_samples(batch: Any, own_rows: OwnRows) -> bool:
@@ -156,7 +158,7 @@ def may_be_columns(part: Any, own_rows: OwnRows) -> bool:
     axes = {None} if is_plain(part) else {axis for value in part for axis in own_rows(value) or (None,)}
     if len(axes) > 1 or axes & {None, 1}:
         return False
-    kinds = {(value.ndim, value.dtype) for value in part if isinstance(value, (Tensor, np.ndarray))}
+    kinds = {(v.ndim, v.dtype) if isinstance(v, (Tensor, np.ndarray)) else type(v) for v in part}
     return len(kinds) != 1 or len({shape_of(value) for value in part}) == 1
 
 

@@ -93,6 +93,10 @@ FORMS = {
     "deep": ({"a": [(X, {"b": Pair(Y, None)})], "c": 1.5}, {"a": [(X[INDEX], {"b": Pair(Y[INDEX], None)})], "c": 1.5}),
     "class weights go through": ((X, Y, torch.ones(10)), (X[INDEX], Y[INDEX], torch.ones(10))),
     "scalars go through": ({"x": X, "t": torch.tensor(2.0), "n": 4, "p": pathlib.Path("f")},) * 2,
+    "a shape goes through": (
+        {"x": X, "y": Y, "shape": torch.Size([9, 8, 7, 6])},
+        {"x": X[INDEX], "y": Y[INDEX], "shape": torch.Size([9, 8, 7, 6])},
+    ),
     "strings alone": (NAMES, ["c", "a"]),
     "images of several sizes": (
         (
@@ -328,6 +332,27 @@ def test_what_cannot_be_cut_says_where_it_is() -> None:
         BatchFormatError, match=r"batch\['meta'\]\[0\] must be of a type whose rows can be taken, got .*Owned"
     ):
         take_rows({"x": X, "y": Y, "meta": [Owned(X)]}, INDEX)
+
+
+@pytest.mark.filterwarnings("ignore")  # a beta, or a prototype, says torch
+@pytest.mark.parametrize("kind", ["sparse_csr", "nested", "jagged"])
+def test_a_tensor_of_which_torch_takes_no_rows_is_counted_and_refused(kind: str) -> None:
+    parts, layout = [torch.ones(row + 1) for row in range(ROWS)], torch.jagged if kind == "jagged" else torch.strided
+    odd = X.to_sparse_csr() if kind == "sparse_csr" else torch.nested.nested_tensor(parts, layout=layout)
+    assert count_rows({"x": X, "odd": odd}) == ROWS
+    assert count_rows([odd, odd]) == ROWS
+    with pytest.raises(BatchFormatError, match=r"batch\['odd'\] must be a dense tensor.*got a (sparse_csr|nested) one"):
+        take_rows({"x": X, "odd": odd}, INDEX)
+
+
+def test_a_packed_sequence_beside_a_tensor_in_a_list() -> None:
+    packed = pack_sequence([torch.full((2,), float(row)) for row in range(ROWS)])
+    for batch in ([packed, X], {"x": X, "in": [packed, X]}):
+        assert count_rows(batch) == ROWS
+        taken = take_rows(batch, INDEX)
+        first, second = taken["in"] if isinstance(taken, dict) else taken
+        assert [one[0].item() for one in unpack_sequence(first)] == [2.0, 0.0]
+        assert torch.equal(second, X[INDEX])
 
 
 def test_an_empty_batch_has_no_rows() -> None:

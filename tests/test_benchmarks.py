@@ -26,6 +26,7 @@ CLEANLAB = importlib.util.find_spec("cleanlab") is not None
 RECORD = {"benchmark", "fast", "date", "device", "versions", "seconds", "figures", "bars", "holds"}
 
 pytestmark = [
+    pytest.mark.repository,
     pytest.mark.skipif(not FOLDER.is_dir(), reason="the examples are not part of an installed package"),
     # What beartype has to say on annotations from omegaconf, when a test is the first to import the application.
     pytest.mark.filterwarnings("ignore:.*PEP 484 type hint.*deprecated"),
@@ -77,6 +78,7 @@ def common(load: Any) -> ModuleType:
         ("lm_reweighting", 4, {f"a made-up grammar, {kind}" for kind in ("redundant", "corrupted", "clean")}),
         ("time_to_accuracy", 5, {"digits, redundant and noisy", "digits"}),
         ("mislabelled", 3 if CLEANLAB else 2, {"found"}),
+        ("soak", 10, {"rows", "ratios", "history", "course"}),
     ],
 )
 def test_a_fast_run_ends_with_a_verdict(name: str, bars: int, figures: set[Any], tmp_path: Path) -> None:
@@ -219,3 +221,22 @@ def test_widths_are_found_to_four_percent(load: Any, target: float) -> None:
         return arms.Turn(seconds(width), seconds(width))
 
     assert seconds(overhead.calibrate(arm, target, overhead.Plan())) == pytest.approx(target, rel=0.04)
+
+
+def test_a_soak_fails_by_a_leak_a_slower_end_and_a_wrong_count(load: Any) -> None:
+    soak = load("soak")
+
+    def missed(found: int = 0, **end: float) -> list[str]:
+        steady = {"wall": 2.0, "processor": 2.0, "fresh": 1.0, "megabytes": 400.0, "files": 6, "threads": 1}
+        readings = [soak.Reading(step=step, **(steady | (end if step > 18 else {}))) for step in range(1, 21)]
+        return [bar.name.split(",")[0] for bar in soak.bars(readings, {"rows": found}) if not bar.holds]
+
+    assert missed() == []
+    assert missed(megabytes=407.0) == []
+    assert missed(megabytes=409.0) == ["memory"]
+    assert missed(files=7) == ["open files more"]
+    assert missed(threads=2) == ["threads more"]
+    assert missed(processor=2.05) == []
+    assert missed(processor=2.2) == missed(processor=1.8) == ["pace"]
+    assert missed(processor=3.0, fresh=1.5) == [], "a busy machine is no slower fit"
+    assert missed(found=1) == ["rows"]

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import lightning
@@ -95,9 +96,13 @@ class Bar:
 
 
 def options(
-    arguments: Sequence[str] | None, description: str | None, paths: Sequence[str] = (), flags: Sequence[str] = ()
+    arguments: Sequence[str] | None,
+    description: str | None,
+    paths: Sequence[str] = (),
+    flags: Sequence[str] = (),
+    numbers: Mapping[str, int] = MappingProxyType({}),
 ) -> argparse.Namespace:
-    """The command line that every benchmark has, with paths and flags that some have besides."""
+    """The command line that every benchmark has, with paths, flags and whole numbers that some have besides."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument(
         "--fast", action="store_true", help="a few steps, to see that it runs; the figures mean nothing"
@@ -107,6 +112,8 @@ def options(
         parser.add_argument(f"--{name}", type=Path, metavar="PATH")
     for name in flags:
         parser.add_argument(f"--{name}", action="store_true")
+    for name, default in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"default {default:,}")
     return parser.parse_args(arguments)
 
 

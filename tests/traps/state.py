@@ -87,7 +87,7 @@ STATE = (
         "They are in `compat.py` alone, each with a test that says what depends on it.",
         (
             "tests/traps/test_design.py::test_no_private_name_of_a_trainer_or_module_is_used_outside_of_compat",
-            "tests/test_layers.py::test_private_names_of_lightning_live_in_one_file",
+            "tests/test_torch_compat.py::test_private_names_live_in_two_files",
             "tests/test_compat.py::test_the_places_where_we_stand_are_called_as_we_expect",
         ),
         seen=BOTH,
