@@ -38,7 +38,7 @@ _PATIENCE = 5.0
 def picture(module: Any, trainer: Any, loader: Any) -> dict[str, Any]:
     """Names of attributes, objects that stand where ours might, hooks and modes of all that takes part in a fit."""
     parts = dict(_parts(module, trainer, loader))
-    seen: dict[str, Any] = {f"attributes of {name}": set(vars(part)) - BY_LIGHTNING for name, part in parts.items()}
+    seen: dict[str, Any] = {f"attributes of {name}": _attributes(part) for name, part in parts.items()}
     seen |= {f"wraps on {name}": sorted(_ours(part)) for name, part in parts.items()}
     seen["logger"] = [id(one) for one in trainer.loggers]
     seen["callbacks"] = sorted(id(one) for one in trainer.callbacks)
@@ -52,6 +52,11 @@ def picture(module: Any, trainer: Any, loader: Any) -> dict[str, Any]:
         seen[f"weight {name}"] = (weight.requires_grad, list(weight._backward_hooks or {}))
     seen["class of the module"] = sorted(vars(type(module)))
     return seen
+
+
+def _attributes(part: Any) -> set[str]:
+    """Once an error has come out of anybody's ``train_dataloader``, Lightning leaves its record on every later loader."""
+    return {name for name in set(vars(part)) - BY_LIGHTNING if not name.startswith("__pl_")}
 
 
 def process() -> dict[str, Any]:
