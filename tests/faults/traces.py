@@ -55,7 +55,7 @@ def picture(module: Any, trainer: Any, loader: Any) -> dict[str, Any]:
 
 
 def _attributes(part: Any) -> set[str]:
-    """Once an error has come out of anybody's ``train_dataloader``, Lightning leaves its record on every later loader."""
+    """But for Lightning's record, on every loader once an error has come out of anybody's ``train_dataloader``."""
     return {name for name in set(vars(part)) - BY_LIGHTNING if not name.startswith("__pl_")}
 
 
