@@ -45,9 +45,8 @@ class BatchSelection(SelectionCallback):
     hook and the training step see just those. The module, the dataset and the collate function stay as they are.
 
     Args:
-        score: Signals to one number per row, higher is more useful; a `Score` or a function ``signals -> scores``.
-            A function sees ``loss``, ``logits`` and ``targets`` only; a `Score` also gets the others that its ``needs``
-            name.
+        score: Signals to one number per row, higher is more useful; a `Score`, which gets what its ``needs`` name, or a
+            function ``signals -> scores``, which sees ``loss``, ``logits`` and ``targets`` only.
         selector: Which rows to keep, given the scores. One with weights needs automatic optimisation.
         keep: Share of the candidate batch (a float in (0, 1]) or number of rows (an int). May be an `Anneal`.
         schedule: When to act; outside, whole batches are trained on.
@@ -140,6 +139,7 @@ class BatchSelection(SelectionCallback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Make the reference ready, which may mean to train it."""
         super().on_train_start(trainer, pl_module)
+        self._sized = trainer.global_step > 0  # a resumed run may begin with the short last batch of an epoch
         if self._reference is not None and self.interception is not None:
             self._reference.load_state_dict(self._reference_state)
             self._reference.prepare(trainer, pl_module, self.interception.dataset_rows)

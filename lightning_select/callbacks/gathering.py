@@ -17,17 +17,24 @@ class Gathering:
     Args:
         owner: Who is to blame, for the message.
         steady: Is no batch larger than the first? If not, the ranks settle on a size in every step, and wait for it.
+        amid: Is the first batch one amid an epoch, which may be its short last one? Then they do so until `next_epoch`.
 
     Attributes:
         world: Number of ranks.
         capacity: Places of each rank; 0 before the first batch.
     """
 
-    def __init__(self, owner: str, *, steady: bool = True) -> None:
+    def __init__(self, owner: str, *, steady: bool = True, amid: bool = False) -> None:
         self.owner = owner
         self.steady = steady
+        self.amid = amid
         self.world = distributed.world_size()
         self.capacity = 0
+
+    def next_epoch(self) -> None:
+        """The next batch is the first one of an epoch."""
+        if self.amid:
+            self.amid, self.capacity = False, 0
 
     def values(self, values: Float[Tensor, "rows *rest"]) -> Float[Tensor, "all *rest"]:
         """The values of all ranks, padded with NaN; as they are where there is one rank.
@@ -57,7 +64,7 @@ class Gathering:
         return values[start : start + rows]
 
     def _settle(self, values: Tensor) -> None:
-        if not self.capacity or not self.steady:
+        if not self.capacity or not self.steady or self.amid:
             self.capacity = distributed.largest(values.shape[0], values.device)
         if values.shape[0] > self.capacity:
             raise ConfigurationError(

@@ -81,7 +81,12 @@ class LossReweighting(SelectionCallback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Ask once how many ranks there are."""
         super().on_train_start(trainer, pl_module)
-        self._gathering = Gathering("LossReweighting")
+        self._gathering = Gathering("LossReweighting", amid=trainer.global_step > 0)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """From the next epoch on, the first batch tells how large they are."""
+        super().on_train_epoch_end(trainer, pl_module)
+        self._gathering.next_epoch()
 
     def weighs(self) -> bool:
         """Is the method on at this step?"""

@@ -98,7 +98,7 @@ class SamplerFeedback(SelectionCallback):
         if self.sampler is None:
             return
         super().on_train_start(trainer, pl_module)
-        self._gathering = Gathering(self.sampler.owner, steady=self._steady)
+        self._gathering = Gathering(self.sampler.owner, steady=self._steady, amid=trainer.global_step > 0)
         self.sampler.progress = so_far(trainer, self.sampler.progress, self.total_steps)
 
     @property
@@ -138,6 +138,7 @@ class SamplerFeedback(SelectionCallback):
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """The epoch is over, however it ended; let the sampler plan one of another length."""
         super().on_train_epoch_end(trainer, pl_module)
+        self._gathering.next_epoch()
         if self.sampler is not None:
             self.sampler.close_epoch()
             self.sampler.end_epoch()

@@ -140,6 +140,7 @@ class Stream:
         same = len(pending) == world
         self._ledger.load_state_dict(pending[rank] if same else _share(pending, rank, world))
         if not same:
+            self.drawn -= self.drawn % world  # what is left of the epoch must be shared out evenly
             return (
                 "with another number of ranks: what was learnt is exact and no row that was on its way is lost, but "
                 "rows come in other batches, and Lightning, which counts batches, ends this epoch early or late"
@@ -148,13 +149,16 @@ class Stream:
 
 
 def _share(pending: Sequence[State], rank: int, world: int) -> State:
-    """Rows that several ranks had on their way, dealt out anew."""
+    """Rows that several ranks had on their way, dealt out anew.
+
+    Every rank gets as many, for one with a batch more than another would wait for ever. Rows come twice for that.
+    """
 
     def dealt(name: str) -> torch.Tensor:
         columns = [one[name] for one in pending]
         longest = max(len(column) for column in columns)
-        rows = [column[place : place + 1] for place in range(longest) for column in columns]
-        return torch.cat(rows)[rank::world] if rows else columns[0][:0]
+        rows = torch.cat([column[place : place + 1] for place in range(longest) for column in columns] or columns)
+        return torch.cat([rows, *[rows[:1]] * (-len(rows) % world)])[rank::world]
 
     ids = dealt("ids")
     return {

@@ -8,9 +8,12 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_select import BatchSelection
 from lightning_select.callbacks.keep import kept_count
+from lightning_select.errors import ArgumentError
+from lightning_select.samplers.loss_proportional import LossProportional
 from lightning_select.schedule import Anneal, Schedule
 from lightning_select.scores.loss import Loss
 from lightning_select.scores.nuclear_norm import NuclearNorm
@@ -315,3 +318,18 @@ def test_a_checkpoint_holds_tensors_and_primitives_only(tmp_path: Path) -> None:
     held = torch.load(tmp_path / "held.ckpt", weights_only=True)["callbacks"]
     (state,) = (value for key, value in held.items() if "BatchSelection" in key)
     assert state["selector"][0]["memory"].shape[0] == 16
+
+
+def test_a_run_that_goes_on_with_the_short_last_batch_of_an_epoch_may_keep_fewer(tmp_path: Path) -> None:
+    def run(**kwargs: Any) -> dict[str, torch.Tensor]:
+        data = loader(rows=33, size=8, shuffle=False, sampler=LossProportional(33))
+        saves = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+        torch.manual_seed(1)
+        done = trainer(BatchSelection(Loss(), TopK(), keep=4), saves, enable_checkpointing=True)
+        done.fit(Classifier(), data, **kwargs)
+        return weights_of(done)
+
+    whole = run()
+    assert same(run(ckpt_path=tmp_path / "step=4.ckpt"), whole)
+    with pytest.raises(ArgumentError, match="keep must be at most the rows of a batch"):
+        fit(Classifier, BatchSelection(Loss(), TopK(), keep=9))

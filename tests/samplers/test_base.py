@@ -14,6 +14,7 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Itera
 
 from lightning_select.errors import ArgumentError, ConfigurationError
 from lightning_select.samplers.ledger import Chunk, Ledger
+from lightning_select.samplers.stream import _share
 from tests.samplers.toy import ByLastLoss, Plain
 
 CPU = torch.device("cpu")
@@ -244,3 +245,19 @@ def test_a_long_first_epoch_without_news_is_enough_to_say_so() -> None:
     rows = iter(ByLastLoss(5000))
     with pytest.warns(UserWarning, match="has learnt nothing from 2080 rows"):
         [next(rows) for _ in range(2100)]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 5, 6])
+@pytest.mark.parametrize(("before", "world"), [(1, 2), (2, 3), (3, 2), (2, 1)])
+def test_rows_on_their_way_are_dealt_out_evenly_to_other_ranks(rows: int, before: int, world: int) -> None:
+    """A rank with a batch more than another would wait for it for ever."""
+    every = torch.arange(10, 10 + rows)
+    pending = [
+        {"ids": every[one::before], "weights": every[one::before] / 2, "sizes": torch.tensor([]), "versions": every}
+        for one in range(before)
+    ]
+    dealt = [_share(pending, rank, world) for rank in range(world)]
+    assert len({len(one["ids"]) for one in dealt}) == 1
+    assert {row for one in dealt for row in one["ids"].tolist()} == set(every.tolist())
+    assert sum(len(one["ids"]) for one in dealt) < rows + world
+    assert all(torch.equal(one["weights"], one["ids"] / 2) for one in dealt)
