@@ -72,7 +72,7 @@ class SelectionCallback(Callback):
         if stage == "fit":
             self._leave()
             # A fit that ended by another error may have left some that nobody asked for.
-            self._verdicts, self._metrics = Verdicts(), None
+            self._verdicts = Verdicts()
             self.interception = Interception.join(self, trainer, pl_module)
 
     def _check_name(self, trainer: Any) -> None:
@@ -167,6 +167,7 @@ class SelectionCallback(Callback):
             rank_zero_info(message)
 
     def _leave(self) -> None:
+        self._metrics = None  # of a step that an error cut off
         if self.interception is not None:
             self.interception.leave(self)
             self.interception = None

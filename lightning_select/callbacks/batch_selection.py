@@ -18,6 +18,7 @@ from lightning_select.callbacks.keep import check_keep, kept_count
 from lightning_select.callbacks.metrics import selection_metrics
 from lightning_select.callbacks.reference_check import check_reference, known_losses
 from lightning_select.callbacks.restoring import saved_selection
+from lightning_select.callbacks.selection_checks import check_arguments
 from lightning_select.callbacks.stopwatch import Stopwatch
 from lightning_select.compat import next_batch_index
 from lightning_select.errors import ArgumentError, ConfigurationError
@@ -86,19 +87,8 @@ class BatchSelection(SelectionCallback):
         seed: int = 0,
     ) -> None:
         super().__init__("batch_selection" if name is None else name, schedule)
-        if not callable(score) or isinstance(score, type):
-            raise ArgumentError(f"BatchSelection.score must be callable and no class, got {score!r}.")
-        if not isinstance(selector, Selector) or isinstance(selector, type):
-            raise ArgumentError(
-                f"BatchSelection.selector must be a Selector (needs, with_replacement, __call__), got {selector!r}."
-            )
+        check_arguments(score, selector, train_mode, head, seed)
         check_keep(keep)
-        if not isinstance(train_mode, bool):
-            raise ArgumentError(f"BatchSelection.train_mode must be True or False, got {train_mode!r}.")
-        if head is not None and not isinstance(head, str):
-            raise ArgumentError(f"BatchSelection.head must be the name of a submodule, got {head!r}.")
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise ArgumentError(f"BatchSelection.seed must be a whole number, got {seed!r}.")
         self.score = score
         self.selector = selector
         self.keep = keep
@@ -132,7 +122,9 @@ class BatchSelection(SelectionCallback):
         self._state, self._reference_state, self._reference = {}, {}, None
         self._runner = self.interception.runner(train_mode=self.train_mode, head=self.head)
         if "reference_loss" in self._needs and isinstance(self.score, UsesReference):
-            self._reference = open_reference(name_of(self.score), self.score.reference, train_mode=self.train_mode)
+            self._reference = open_reference(
+                name_of(self.score), self.score.reference, train_mode=self.train_mode, room=self._runner.room
+            )
         if "ids" in self._needs or (self._reference is not None and self._reference.needs_ids):
             self.interception.want_ids(self.id_key)
 
@@ -216,10 +208,14 @@ class BatchSelection(SelectionCallback):
         ids = self.interception.ids
         if ids is not None:
             signals = replace(signals, ids=ids)
-        if self._reference is not None:
-            losses = self._reference.losses(batch, ids)
-            signals = replace(signals, reference_loss=losses)
-            self._judge(self._reference, batch, signals, losses)
+        if self._reference is None:
+            return signals
+        room = self._runner.room.rows
+        losses = self._reference.losses(batch, ids)
+        if self._runner.room.rows != room:
+            return self._measure(batch)  # the reference needs smaller pieces, and losses are compared piece by piece
+        signals = replace(signals, reference_loss=losses)
+        self._judge(self._reference, batch, signals, losses)
         return signals
 
     def _advise(self, rows: int, count: int, signals: Signals) -> None:

@@ -28,6 +28,7 @@ class Noting:
         device: Device of the model.
         unit: Whether periods count epochs or steps.
         steady: Is no batch larger than the first?
+        amid: Is the first batch one amid an epoch, which may be its short last one?
 
     Attributes:
         record: What is known of every row.
@@ -35,12 +36,13 @@ class Noting:
         offered: Rows of this rank in batches so far, before any selection.
     """
 
-    def __init__(self, rows: int, device: torch.device, *, unit: str, steady: bool) -> None:
+    def __init__(self, rows: int, device: torch.device, *, unit: str, steady: bool, amid: bool) -> None:
         self.record = RowRecord(rows, device=device)
         self.record.periods.unit = unit
         self.snapshots = Snapshots()
         self.offered = 0
-        self._gathering = Gathering("SelectionReport", steady=steady)
+        self._gathering = Gathering("SelectionReport", steady=steady, amid=amid)
+        self._epoch: int | None = None
         self._scored: list[Said] = []
         self._heard: Signals | None = None
 
@@ -56,6 +58,9 @@ class Noting:
     def close(self, interception: Interception, step: int, epoch: int, group: Tensor | None, *, margins: bool) -> None:
         """Enter the batch that was just trained on."""
         scored, self._scored, heard, self._heard = self._scored, [], self._heard, None
+        if epoch != self._epoch and self._epoch is not None:
+            self._gathering.next_epoch()
+        self._epoch = epoch
         ids, taken = interception.offered, interception.taken
         if ids is None:
             return

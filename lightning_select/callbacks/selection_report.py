@@ -130,8 +130,8 @@ class SelectionReport(SelectionCallback):
         """
         super().on_train_start(trainer, pl_module)
         rows = dataset_length(self, self.interception)
-        steady = is_steady(trainer.train_dataloader) and self._state is None  # a resumed epoch may begin with its rest
-        self.noting = Noting(rows, trainer.strategy.root_device, unit=period_unit(trainer), steady=steady)
+        sizes = {"steady": is_steady(trainer.train_dataloader), "amid": trainer.global_step > 0}
+        self.noting = Noting(rows, trainer.strategy.root_device, unit=period_unit(trainer), **sizes)
         if self._state is not None:
             self.noting.load_state_dict(self._state["noting"])
             self.seconds = self._state["seconds"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,31 +19,43 @@ from lightning_select.signals.contract import rows_of
 from lightning_select.signals.head.head import Head
 from lightning_select.signals.layout.experiments import device_of
 from lightning_select.signals.memory import is_out_of_memory
+from lightning_select.signals.scales import Scales
 from lightning_select.signals.sharded import inside_of_wrapper, sharding_strategy
 from lightning_select.types import Batch
 
-__all__ = ["Pieces", "joined"]
+__all__ = ["Pieces", "Room", "joined"]
+
+
+@dataclass
+class Room:
+    """How many rows fit into memory at once; ``None`` as long as every batch did."""
+
+    rows: int | None = None
 
 
 class Pieces:
     """Runs a measurement on the whole batch, or in pieces once memory ran out.
 
     Rows are halved until a pass fits, and that size is kept. All pieces have as many rows: the last one begins among
-    those of the piece before, so that a loss which is a sum over its batch has one scale for all rows. In evaluation
-    mode the loss of a row is the same in any piece, up to rounding, except for what the step itself relates to its
-    batch: a sum is one over fewer rows, class weights are brought to mean one over those of the piece, rows that act on
-    each other (contrastive losses) meet only those of their piece, and so does BatchNorm with ``train_mode=True``.
+    those of the piece before, so that a loss which is a sum over its batch has one scale for all rows; other divisors
+    (masked means, class weights) are brought to that of the first piece. In evaluation mode the loss of a row is then
+    the same in any piece, up to rounding and a factor that all rows share, except where rows act on each other:
+    in contrastive losses they meet only those of their piece, and so in BatchNorm with ``train_mode=True``.
 
     Args:
         module: Whose step is measured.
         trainer: Its Trainer.
+        room: How many rows fit; runners whose losses are compared share one.
         train_mode: Is it measured in the mode it trains in?
+
+    Attributes:
+        scales: Of the pieces of the batch that is measured now; ``None`` where it is measured as a whole.
     """
 
-    def __init__(self, module: nn.Module, trainer: Any, *, train_mode: bool) -> None:
+    def __init__(self, module: nn.Module, trainer: Any, room: Room, *, train_mode: bool) -> None:
         self._name = type(module).__name__
-        self._module, self._trainer, self._train_mode = module, trainer, train_mode
-        self._size: int | None = None
+        self._module, self._trainer, self._room, self._train_mode = module, trainer, room, train_mode
+        self.scales: Scales | None = None
 
     def measure(self, batch: Batch, whole: Callable[[Batch], Signals]) -> Signals:
         """What ``whole`` says of every row of the batch.
@@ -52,7 +65,8 @@ class Pieces:
         """
         rows, inside = rows_of(batch), partial(inside_of_wrapper, self._trainer, self._module, whole)
         while True:
-            size = min(rows, self._size or rows)
+            size = min(rows, self._room.rows or rows)
+            self.scales = None if size == rows else Scales()
             found: list[Signals] = []
             with _without_room(found, size) as failure:
                 found.append(inside(batch) if size == rows else joined(list(_parts(batch, rows, size, inside)), rows))
@@ -70,14 +84,14 @@ class Pieces:
                 f"{why}. Load fewer rows per batch, take a score that needs less (logits of long rows are large), or "
                 f"a precision of 16 bits. {told}"
             )
-        self._size = size // 2
+        self._room.rows = size // 2
         empty = getattr(getattr(torch, device.type, None), "empty_cache", None)
         if empty is not None:
             empty()
         note = " BatchNorm then goes by the rows of a piece." if self._train_mode else ""
         rank_zero_info(
             f"{self._name}: memory ran out while {size} rows were scored at once, so from now on it is "
-            f"{self._size} at a time. Losses that relate rows to their batch see those of a piece.{note}"
+            f"{self._room.rows} at a time. Losses that relate rows to their batch see those of a piece.{note}"
         )
 
 

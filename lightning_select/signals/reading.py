@@ -15,6 +15,7 @@ from lightning_select.signals.contract import contract_error
 from lightning_select.signals.layout.probe import Run, StepShape
 from lightning_select.signals.layout.rows import Layout, fold, row_values
 from lightning_select.signals.recording.records import Record
+from lightning_select.signals.scales import Scales
 from lightning_select.types import Batch, Bool, Float, Shaped
 
 __all__ = ["losses_seen", "put_by_row", "read_signals", "row_losses", "with_attended"]
@@ -22,32 +23,33 @@ __all__ = ["losses_seen", "put_by_row", "read_signals", "row_losses", "with_atte
 _CLASSIFYING = ("head", "hidden", "logits", "targets", "valid")
 
 
-def row_losses(run: Run, shape: StepShape) -> Float[Tensor, "rows"]:
+def row_losses(run: Run, shape: StepShape, scales: Scales | None = None) -> Float[Tensor, "rows"]:
     """The loss of each row: the terms of every reduction of rows, weighted by how much the reduction counts.
 
-    For a linear combination of means over equally long rows, the mean of the row losses is the loss.
+    For a linear combination of means over equally long rows, the mean of the row losses is the loss. ``scales`` are
+    those of the pieces of the batch, where this run saw one of them.
     """
     if shape.single:
         return run.loss.detach().reshape(1).float()
     total: Tensor | None = None
     known = any(coefficient is not None for coefficient in run.coefficients)
-    for record, layout, exact, kept in zip(
-        run.capture.records, shape.layouts, run.coefficients, shape.coefficients, strict=True
-    ):
+    found = zip(run.capture.records, shape.layouts, run.coefficients, shape.coefficients, strict=True)
+    for place, (record, layout, exact, kept) in enumerate(found):
         coefficient = exact if known else kept
         if layout is None or coefficient is None:
             continue
         terms = record.terms_in(layout)
         part = row_values(terms, layout, terms.values.shape[0] if layout.own else run.rows)
         part = part if isinstance(coefficient, float) and coefficient == 1.0 else part * coefficient
+        part = part if scales is None else scales.bring((run.names, place), part, record, layout, coefficient)
         total = part if total is None else total + part
     if total is None:
         raise contract_error(run.module, "a loss that depends on none of the reductions seen before")
     return total.float()
 
 
-def read_signals(run: Run, shape: StepShape, needs: Collection[str]) -> Signals:
-    """The signals of every row of the batch.
+def read_signals(run: Run, shape: StepShape, needs: Collection[str], scales: Scales | None = None) -> Signals:
+    """The signals of every row of the batch, or of a piece of it with ``scales``.
 
     Raises:
         TrainingStepContractError: The loss has rows of its own making, which are not those of the batch.
@@ -55,7 +57,7 @@ def read_signals(run: Run, shape: StepShape, needs: Collection[str]) -> Signals:
     if shape.own_rows:
         sizes = {record.terms.values.shape[0] for record in run.capture.records}
         raise contract_error(run.module, f"loss terms of the module's own making ({sorted(sizes)} for {run.rows} rows)")
-    found: dict[str, Any] = {"loss": row_losses(run, shape)}
+    found: dict[str, Any] = {"loss": row_losses(run, shape, scales)}
     if any(name in needs for name in _CLASSIFYING):
         found |= _classification(run, shape)
     return Signals(**found)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lightning_select.errors import ReferenceModelError, RowIdError
 from lightning_select.signals.base import Signals
 from lightning_select.signals.holdout import Holdout, detached_copy, holdout_losses
+from lightning_select.signals.pieces import Room
 from lightning_select.signals.scoring import StepRunner
 from lightning_select.types import Batch, Float, Int
 
@@ -60,8 +61,8 @@ class Reference(Protocol):
         """Take what a checkpoint held."""
 
 
-def open_reference(owner: str, source: Any, *, train_mode: bool = False) -> Reference:
-    """The reference that a score names.
+def open_reference(owner: str, source: Any, *, train_mode: bool = False, room: Room | None = None) -> Reference:
+    """The reference that a score names; ``room`` is that of the model it is compared with.
 
     Raises:
         ReferenceModelError: ``source`` is of no kind that we know, or its file cannot be read.
@@ -69,11 +70,11 @@ def open_reference(owner: str, source: Any, *, train_mode: bool = False) -> Refe
     if isinstance(source, Holdout):
         return _Table(owner, None, source)
     if isinstance(source, nn.Module):
-        return _Module(owner, source, train_mode)
+        return _Module(owner, source, train_mode, room)
     if isinstance(source, (Tensor, np.ndarray, Sequence, Mapping)) and not isinstance(source, str):
         return _Table(owner, _as_table(owner, source), None)
     if isinstance(source, (str, Path)):
-        return _from_file(owner, Path(source), train_mode)
+        return _from_file(owner, Path(source), train_mode, room)
     raise ReferenceModelError(
         f"{owner}.reference must be a table of losses by row id, a module, a path or a Holdout, got {source!r}. "
         "To have one trained on the data at hand: reference=Holdout(epochs=3)."
@@ -128,7 +129,7 @@ class _Module:
     needs_ids = False
     trained_here = False
 
-    def __init__(self, owner: str, module: nn.Module, train_mode: bool) -> None:
+    def __init__(self, owner: str, module: nn.Module, train_mode: bool, room: Room | None) -> None:
         if not hasattr(module, "training_step") and not hasattr(module, "selection_step"):
             raise ReferenceModelError(
                 f"{owner}.reference must be a module with a training_step or a selection_step, "
@@ -137,13 +138,14 @@ class _Module:
         self._owner = owner
         self._module = module
         self._train_mode = train_mode
+        self._room = room
         self._runner: StepRunner | None = None
 
     def prepare(self, trainer: Any, module: Any, rows: int | None) -> None:
         """Move to the device of the module in training."""
         self._module.to(trainer.strategy.root_device)
         step: Any = getattr(self._module, "training_step", None)
-        self._runner = StepRunner(self._module, trainer, step, train_mode=self._train_mode)
+        self._runner = StepRunner(self._module, trainer, step, train_mode=self._train_mode, room=self._room)
 
     def losses(self, batch: Batch, ids: Int[Tensor, "rows"] | None) -> Float[Tensor, "rows"]:
         """Run the reference's own step on the batch."""
@@ -169,11 +171,14 @@ class _Module:
 class _Checkpoint(_Module):
     """A copy of the module in training with the weights of a checkpoint."""
 
-    def __init__(self, owner: str, path: Path, weights: Mapping[str, Tensor], train_mode: bool) -> None:
+    def __init__(
+        self, owner: str, path: Path, weights: Mapping[str, Tensor], train_mode: bool, room: Room | None
+    ) -> None:
         self._owner = owner
         self._path = path
         self._weights = weights
         self._train_mode = train_mode
+        self._room = room
         self._runner = None
 
     def prepare(self, trainer: Any, module: Any, rows: int | None) -> None:
@@ -189,7 +194,7 @@ class _Checkpoint(_Module):
         super().prepare(trainer, module, rows)
 
 
-def _from_file(owner: str, path: Path, train_mode: bool) -> Reference:
+def _from_file(owner: str, path: Path, train_mode: bool, room: Room | None) -> Reference:
     if not path.is_file():
         raise ReferenceModelError(f"{owner}.reference must be a file that exists, got {path}.")
     try:
@@ -200,7 +205,7 @@ def _from_file(owner: str, path: Path, train_mode: bool) -> Reference:
             f"got {path}: {error}"
         ) from error
     if isinstance(held, Mapping) and any(isinstance(key, str) for key in held):
-        return _Checkpoint(owner, path, held.get("state_dict", held), train_mode)
+        return _Checkpoint(owner, path, held.get("state_dict", held), train_mode, room)
     return _Table(owner, _as_table(owner, held), None)
 
 

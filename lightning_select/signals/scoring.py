@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_select.batch import shallow_copy
-from lightning_select.compat import next_batch_index, rank_zero_info
+from lightning_select.compat import next_batch_index
 from lightning_select.signals.base import Signals
 from lightning_select.signals.contract import contract_error, manual_error, parse_output, rows_of, takes_batch_index
 from lightning_select.signals.head.capture import HeadCapture, HeadReached
@@ -23,12 +23,13 @@ from lightning_select.signals.layout.experiments import device_of, examine
 from lightning_select.signals.layout.noise import RowNoise, skip_draws
 from lightning_select.signals.layout.probe import Run, StepShape
 from lightning_select.signals.memory import is_out_of_memory, pass_on_out_of_memory
-from lightning_select.signals.pieces import Pieces
+from lightning_select.signals.pieces import Pieces, Room
 from lightning_select.signals.reading import losses_seen, read_signals, with_attended
 from lightning_select.signals.recording.capture import Capture
 from lightning_select.signals.selection_step import asked
 from lightning_select.signals.sharded import sharding_strategy
 from lightning_select.signals.traceless.surroundings import Surroundings
+from lightning_select.signals.unweighted import Unweighted
 from lightning_select.types import Batch
 
 __all__ = ["StepRunner"]
@@ -44,6 +45,7 @@ class StepRunner:
         shapes: What is known of steps by the reductions they make; shared by the runners of one fit.
         head: Submodule that is the output head, for scores that use it; ``None`` looks for it.
         train_mode: Leave every submodule in the mode it is in; dropout and BatchNorm then act as in training.
+        room: How many rows fit into memory; shared by runners whose losses are compared.
     """
 
     def __init__(
@@ -55,16 +57,19 @@ class StepRunner:
         shapes: dict[tuple[str, ...], StepShape] | None = None,
         train_mode: bool = False,
         head: str | None = None,
+        room: Room | None = None,
     ) -> None:
         self._module, self._trainer, self._step = module, trainer, step
         self._takes_index = takes_batch_index(module, step)
         self._surroundings = Surroundings(module, trainer, train_mode=train_mode)
         self._shapes = {} if shapes is None else shapes
         self._last: StepShape | None = None
-        self._eager = self._said = False
+        self._eager = False
+        self._unweighted = Unweighted(module)
         self._head = HeadReader(module, sharding_strategy(getattr(trainer, "strategy", None)), head)
         self._losses: list[tuple[int, Tensor]] = []
-        self._pieces = Pieces(module, trainer, train_mode=train_mode)
+        self.room = room or Room()
+        self._pieces = Pieces(module, trainer, self.room, train_mode=train_mode)
 
     def measure(self, batch: Batch, needs: Collection[str]) -> Signals:
         """The signals of every row of ``batch``.
@@ -154,7 +159,7 @@ class StepRunner:
                 return None, run.names
             if guess.plain or any(coefficient is not None for coefficient in run.coefficients):
                 self._losses = losses_seen(run, guess) if self._head.wants_trial(needs) else []
-                return read_signals(run, guess, needs), run.names
+                return read_signals(run, guess, needs, self._pieces.scales), run.names
         if eager:
             raise contract_error(self._module, "a loss that depends on none of the reductions seen before")
         # A step that is compiled as a whole hides how its terms are combined; what it computes is the same uncompiled.
@@ -206,15 +211,7 @@ class StepRunner:
 
         shape = examine(self._module, partial(self._surroundings.attempt, run), batch, rows_of(batch))
         self._shapes[shape.names] = self._last = shape
-        if shape.left_out > 0:
-            rank_zero_info(
-                f"{type(self._module).__name__}.training_step: {shape.left_out:.1%} of the loss does not belong to "
-                f"rows of the batch ({shape.others}). It counts for no row and stays unweighted."
-            )
-        if self._surroundings.gradients.accumulates and not self._said:
-            self._said, name = True, type(self._module).__name__
-            told = "adds gradients by a backward() of its own. They count for no row and stay unweighted."
-            rank_zero_info(f"{name}.training_step {told}")
+        self._unweighted.tell(shape, accumulates=self._surroundings.gradients.accumulates)
         return shape
 
     @contextmanager
@@ -235,11 +232,11 @@ class StepRunner:
         rows = rows_of(batch)
         writes = self._surroundings.keeper.before_write
         capture = capture or Capture(connected=connected, want_linear=want_linear, before_write=writes)
-        index = (next_batch_index(self._trainer) if batch_idx is None else batch_idx,)
+        index = next_batch_index(self._trainer) if batch_idx is None else batch_idx
 
         def step() -> tuple[Run, Tensor | None]:
             with capture, noise or nullcontext():
-                output = self._step(shallow_copy(batch), *(index if self._takes_index else ()))
+                output = self._step(shallow_copy(batch), *([index] if self._takes_index else []))
             loss, losses = parse_output(self._module, output, rows)
             return Run.of(self._module, capture, loss, rows), None if losses is None else losses.detach()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import lightning.pytorch as pl
@@ -48,6 +49,20 @@ def test_metrics_of_a_step_that_failed_are_not_logged_by_the_next_fit(cut: int) 
         fit(Dying, callback)
     Dying.fine = True
     assert fit(Dying, callback).callback_metrics["loss_reweighting/active"] == 1
+
+
+class DyingInTheStep(Classifier):
+    def on_before_zero_grad(self, optimizer):
+        if self.trainer.global_step == 3:
+            raise ZeroDivisionError("mine")
+
+
+@pytest.mark.parametrize("callback", [BatchSelection(Loss(), TopK(), keep=0.5), LossReweighting(torch.ones_like)])
+def test_what_a_step_that_failed_leaves_can_be_pickled(callback: Any) -> None:
+    """The next fit may start processes, and those of ``ddp_spawn`` are sent all callbacks."""
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        fit(DyingInTheStep, callback)
+    assert pickle.loads(pickle.dumps(callback)).name == callback.name
 
 
 def test_a_fit_whose_end_was_told_to_nobody_leaves_later_ones_alone() -> None:

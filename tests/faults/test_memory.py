@@ -99,6 +99,123 @@ def test_a_fit_selects_the_same_rows(kind: type[Base], room: int, caplog: pytest
     assert process()["function modes"] == here["function modes"] == []
 
 
+class Words(Base):
+    """Rows of words, some of which count, in losses whose divisor depends on which rows they see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(FEATURES, 16), nn.Tanh(), nn.Linear(16, CLASSES))
+
+    def training_step(self, batch, batch_idx):
+        x, labels = batch
+        return self.loss(self(x), labels, labels >= 0)
+
+    def loss(self, logits, labels, mask):
+        raise NotImplementedError
+
+
+class MaskedMean(Words):
+    def loss(self, logits, labels, mask):
+        losses = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+        return (losses * mask).sum() / mask.sum()
+
+
+class CutMean(Words):
+    def loss(self, logits, labels, mask):
+        return F.cross_entropy(logits[mask], labels[mask])
+
+
+class CutSum(Words):
+    def loss(self, logits, labels, mask):
+        return F.cross_entropy(logits[mask], labels[mask], reduction="sum") / mask.sum()
+
+
+class CutTotal(Words):
+    def loss(self, logits, labels, mask):
+        return F.cross_entropy(logits[mask], labels[mask], reduction="sum")
+
+
+class IgnoredTotal(Words):
+    def loss(self, logits, labels, mask):
+        return F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="sum")
+
+
+class ClassWeights(Words):
+    def loss(self, logits, labels, mask):
+        return F.cross_entropy(logits.transpose(1, 2), labels, torch.tensor([0.1, 1.0, 3.0, 9.0]))
+
+
+class CutClassWeights(Words):
+    def loss(self, logits, labels, mask):
+        return F.cross_entropy(logits[mask], labels[mask], torch.tensor([0.1, 1.0, 3.0, 9.0]))
+
+
+def words(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Row ``i`` has one or five words that count, in turns of three rows."""
+    g = torch.Generator().manual_seed(3)
+    labels = torch.randint(0, CLASSES, (rows, 5), generator=g)
+    short = torch.arange(rows) // 3 % 2 == 0
+    labels[short, 1:] = -100
+    return torch.randn(rows, 5, FEATURES, generator=g), labels
+
+
+@pytest.mark.parametrize("room", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    "kind",
+    [MaskedMean, CutMean, CutSum, CutTotal, IgnoredTotal, ClassWeights, CutClassWeights],
+    ids=lambda k: k.__name__,
+)
+def test_a_divisor_that_depends_on_the_rows_is_one_for_all_pieces(kind: type[Words], room: int) -> None:
+    batch = words(rows=12)
+    torch.manual_seed(1)
+    whole = runner_of(kind()).measure(batch, {"loss"}).loss
+    runner = runner_of(tight(kind, room))
+    for _ in range(2):  # the second batch needs no probe
+        ratio = runner.measure(batch, {"loss"}).loss / whole
+        torch.testing.assert_close(ratio, ratio[:1].expand(12))
+
+
+def test_a_divisor_of_zero_is_none() -> None:
+    """The first piece has no word that counts, so its loss is 0 / 0; those behind it have one scale."""
+    x, labels = words(rows=8)
+    labels[:2] = -100
+    torch.manual_seed(1)
+    whole = runner_of(MaskedMean()).measure((x, labels), {"loss"}).loss
+    found = runner_of(tight(MaskedMean, 2)).measure((x, labels), {"loss"}).loss
+    ratio = found[2:] / whole[2:]
+    torch.testing.assert_close(ratio, ratio[:1].expand(6))
+
+
+@pytest.mark.parametrize("tight_one", ["module", "reference", "both"])
+def test_a_model_and_its_reference_are_cut_alike(tight_one: str) -> None:
+    """Their losses are compared, and a sum over a piece is another number than one over the batch."""
+    reference = tight(Chatty, 2 if tight_one != "module" else 64)
+    module = tight(Chatty, 4 if tight_one != "reference" else 64)
+    reference.eval()
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    class Same(ReducibleLoss):
+        def __call__(self, signals):
+            seen.append((signals.loss, signals.reference_loss))
+            return signals.loss
+
+    with torch.no_grad():
+        for one in (module, reference):
+            for weight in one.parameters():
+                weight.zero_()  # all rows have the loss log(CLASSES), times the rows of the sum
+        reference.net[2].bias.copy_(torch.tensor([0.0, 0.0, 0.0, 1e-3]))
+
+    def optimizer(self: Any) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    module.configure_optimizers = optimizer.__get__(module)
+    chosen = BatchSelection(Same(reference=reference), TopK(), keep=0.5)
+    chosen._judge = lambda *_: None  # an untrained reference is what makes both losses known here
+    fit(module, chosen)
+    for ours, theirs in seen:
+        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=0.0)
+
+
 def test_one_row_that_does_not_fit_is_a_clear_stop() -> None:
     module = tight(Classifier, 0)
     before = {name: value.clone() for name, value in module.state_dict().items()}
