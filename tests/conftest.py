@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import random
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,13 @@ from tests.reports.browsing import missing
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+
+def pytest_configure() -> None:
+    """Workers share the cores. With as many threads in each as there are cores, all of it takes twice as long."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
