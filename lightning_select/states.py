@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lightning_select.errors import ConfigurationError
 
-__all__ = ["broken_state", "check_least", "check_range", "check_state"]
+__all__ = ["broken_state", "check_least", "check_range", "check_state", "is_plain"]
 
 _LARGEST = 2**53
 """Whole numbers beyond are none of ours, and neither torch nor a float could hold all of them."""
@@ -71,9 +71,9 @@ def check_range(owner: str, name: str, values: Any, low: float, high: float = fl
         ConfigurationError: One is not, or is not finite.
     """
     numbers = values if isinstance(values, Tensor) else torch.tensor([float(values)], dtype=torch.float64)
-    if numbers.numel() and not bool(((numbers >= low) & (numbers <= high) & numbers.isfinite()).all()):
-        wrong = numbers[~((numbers >= low) & (numbers <= high) & numbers.isfinite())][0].item()
-        raise broken_state(owner, name, f"be in [{low:g}, {high:g}]", str(wrong))
+    wrong = numbers[~((numbers >= low) & (numbers <= high) & numbers.isfinite())]
+    if wrong.numel():
+        raise broken_state(owner, name, f"be in [{low:g}, {high:g}]", str(wrong[0].item()))
 
 
 def check_least(owner: str, state: Mapping[str, Any], least: Mapping[str, float]) -> None:
@@ -87,6 +87,18 @@ def check_least(owner: str, state: Mapping[str, Any], least: Mapping[str, float]
             check_range(owner, name, state[name], low)
 
 
+def is_plain(value: Any) -> bool:
+    """Is this a tensor that holds numbers, one after the other, and all that it says it holds?
+
+    One that repeats itself takes no room in a file, and all there is once it is used.
+    """
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_nested:
+        return False
+    if value.is_quantized or value.device.type == "meta":
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+
+
 def broken_state(owner: str, path: str, rule: str, got: str) -> ConfigurationError:
     """The error for a state that cannot be taken over."""
     return ConfigurationError(
@@ -96,14 +108,8 @@ def broken_state(owner: str, path: str, rule: str, got: str) -> ConfigurationErr
 
 
 def _check_tensor(owner: str, state: Any, like: Tensor, free: bool, path: str) -> None:
-    fits = isinstance(state, Tensor) and state.layout == torch.strided and not state.is_quantized
-    fits = fits and not state.is_nested and state.device.type != "meta"
-    if fits:
-        # One that repeats itself takes no room in a file, and all there is once it is used.
-        fits = state.numel() * state.element_size() <= state.untyped_storage().nbytes()
-        same = state.dim() == like.dim() if free else state.shape == like.shape
-        fits = fits and same and _kind(state) == _kind(like)
-    if not fits:
+    fits = is_plain(state) and (state.dim() == like.dim() if free else state.shape == like.shape)
+    if not fits or _kind(state) != _kind(like):
         size = f"{like.dim()} dimensions" if free else f"shape {tuple(like.shape)}"
         raise broken_state(owner, path, f"be a tensor of {_kind(like)} of {size}", _told(state))
 

@@ -336,6 +336,8 @@ class TestSelectors:
             (None, "got NoneType"),
             ([torch.ones(1)], "got list"),
             ({1: torch.ones(1)}, "got Tensor as 1"),
+            ({"a": torch.ones(2).to_sparse()}, "got a torch.sparse_coo tensor as 'a'"),
+            ({"a": torch.nested.nested_tensor([torch.ones(1)], layout=torch.jagged)}, "got a nested tensor"),
         ],
     )
     def test_what_state_a_selector_may_keep(self, state: Any, got: str) -> None:

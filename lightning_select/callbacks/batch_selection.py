@@ -176,7 +176,7 @@ class BatchSelection(SelectionCallback):
     def state_dict(self) -> dict[str, Any]:
         """Memory of the selector on every rank, and of the reference; tensors and primitives only."""
         reference = self._reference_state if self._reference is None else self._reference.state_dict()
-        own = {key: value.detach().cpu() for key, value in self._state.items()}
+        own = {key: value.detach().cpu().contiguous() for key, value in self._state.items()}
         return {"selector": distributed.gather_objects(own), "reference": dict(reference)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -104,6 +104,8 @@ def _check_state(owner: str, state: Any) -> None:
     for name, value in state.items():
         if not isinstance(value, Tensor) or not isinstance(name, str):
             raise SelectorError(f"{rule} {type(value).__name__} as {name!r}.")
+        if value.layout != torch.strided or value.is_nested:  # no checkpoint could bring it back
+            raise SelectorError(f"{rule} a {'nested' if value.is_nested else value.layout} tensor as {name!r}.")
 
 
 def _describe(tensor: Tensor) -> str:

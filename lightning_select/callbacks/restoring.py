@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from lightning_select.states import broken_state, check_range, check_state
+from lightning_select.states import broken_state, check_range, check_state, is_plain
 from lightning_select.types import State
 
 __all__ = ["saved_feedback", "saved_report", "saved_selection"]
@@ -24,7 +23,7 @@ def saved_selection(owner: str, state: Any) -> tuple[list[State], dict[str, Any]
     if not isinstance(memories, list) or not memories or not all(isinstance(one, Mapping) for one in memories):
         raise broken_state(owner, "selector", "be a list, one memory per rank", f"a {type(memories).__name__}")
     for name, value in ((name, value) for memory in memories for name, value in memory.items()):
-        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_nested:
+        if not is_plain(value):
             raise broken_state(owner, f"selector.{name}", "be a tensor", f"a {type(value).__name__}")
     check_state(owner, reference, {"table": torch.zeros(0)}, loose=("table",), optional=("table",), path="reference")
     return memories, dict(reference)
