@@ -33,6 +33,10 @@ pytestmark = [
 ]
 
 
+LONG = pytest.mark.slow
+"""Of those that take more than a quarter of a minute with ``--fast`` too."""
+
+
 @pytest.fixture
 def common(load: Any) -> ModuleType:
     return load("common")
@@ -41,7 +45,7 @@ def common(load: Any) -> ModuleType:
 @pytest.mark.parametrize(
     ("name", "bars", "figures"),
     [
-        (
+        pytest.param(
             "beds",
             6,
             {
@@ -52,6 +56,7 @@ def common(load: Any) -> ModuleType:
                 "T-BATCH, 30 % wrong labels",
                 "T-BATCH, 30 % wrong labels, at equal rows",
             },
+            marks=LONG,
         ),
         ("overhead", 4, {0, 1, 2, 3, 4, 5, 6}),
         ("history", 2, {"steps", "added waits"}),
@@ -70,11 +75,11 @@ def common(load: Any) -> ModuleType:
         ),
         ("draws", 4, set(range(21 if CPPRB else 15))),
         ("divbs", 3, set(range(12))),
-        ("uds_scoring", 2, {"scoring", "difference", "steps"}),
-        ("uds_sft", 2, {"made up, 8 of 32", "made up, 4 of 32"}),
+        pytest.param("uds_scoring", 2, {"scoring", "difference", "steps"}, marks=LONG),
+        pytest.param("uds_sft", 2, {"made up, 8 of 32", "made up, 4 of 32"}, marks=LONG),
         ("peer_review", 3, {"sweeps", "settings", "rows", "peer review ahead of"}),
-        ("grpo", 3, {"tuning", "methods", "curves"}),
-        ("filter_cost", 2, {0, 1, 2, 3}),
+        pytest.param("grpo", 3, {"tuning", "methods", "curves"}, marks=LONG),
+        pytest.param("filter_cost", 2, {0, 1, 2, 3}, marks=LONG),
         ("lm_reweighting", 4, {f"a made-up grammar, {kind}" for kind in ("redundant", "corrupted", "clean")}),
         ("time_to_accuracy", 5, {"digits, redundant and noisy", "digits"}),
         ("mislabelled", 3 if CLEANLAB else 2, {"found"}),
