@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_select.batch import take_rows, tensors_of
 from lightning_select.errors import BatchFormatError
 from lightning_select.signals.contract import contract_error
+from lightning_select.signals.equality import same_values
 from lightning_select.signals.layout.findings import findings_of
 from lightning_select.signals.layout.jitter import jittered
 from lightning_select.signals.layout.noise import RowNoise
@@ -133,7 +134,7 @@ def _reordered(batch: Batch, order: Int[Tensor, "rows"]) -> Batch | None:
     with torch.no_grad():
         moved = take_rows(batch, order)
     pairs = zip(tensors_of(batch), tensors_of(moved), strict=True)
-    return None if all(torch.equal(one, other) for one, other in pairs) else moved
+    return None if all(same_values(one, other) for one, other in pairs) else moved
 
 
 def _shuffles(run: RunStep, batch: Batch, rows: int, few: Run, findings: list[Finding | None], *, drawn: bool) -> bool:

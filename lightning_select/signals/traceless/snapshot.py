@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_select.signals.equality import same_values
 from lightning_select.signals.traceless.module_tree import ModuleTree
 from lightning_select.torch_compat import TorchDispatchMode, schema_of, storage_id
 
@@ -72,11 +73,11 @@ class ModuleKeeper:
         """Everything that happens to the module and the batch inside is undone at the end, also after an error."""
         self._batch, self._held = list(batch), self._tree.keep()
         written: set[int] = set()
-        if self._first or self._written_by_kernels:
-            for storage in self._owners().keys() if self._first else self._written_by_kernels:
-                self._save(storage)
         first = self._first
         try:
+            if first or self._written_by_kernels:
+                for storage in self._owners().keys() if first else self._written_by_kernels:
+                    self._save(storage)
             if first:
                 with WriteWatch() as watch:
                     written = watch.written
@@ -110,7 +111,9 @@ class ModuleKeeper:
     def _save(self, storage: int) -> None:
         """Copy every tensor on a storage: several may be views of parts of it."""
         if (tensors := self._owners().get(storage)) is not None:
-            self._saved[storage] = [(tensor.data, tensor.detach().clone()) for tensor in tensors]
+            # What a sparse tensor gives as its data is another tensor, of the same numbers until it is written to.
+            targets = [tensor.data if tensor.layout is torch.strided else tensor for tensor in tensors]
+            self._saved[storage] = [(target, target.detach().clone()) for target in targets]
 
     def _restore_values(self, written: set[int]) -> None:
         for target, data in reversed(self._swapped):
@@ -118,7 +121,7 @@ class ModuleKeeper:
         with torch.no_grad():
             for storage, copies in self._saved.items():
                 if self._first:
-                    if storage not in written and all(torch.equal(data, values) for data, values in copies):
+                    if storage not in written and all(same_values(data, values) for data, values in copies):
                         continue
                     self._written_by_kernels.add(storage)  # some kernels do not declare what they write
                 for data, values in copies:

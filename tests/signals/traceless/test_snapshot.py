@@ -455,3 +455,79 @@ def test_two_hundred_modules_are_cheap() -> None:
         return min(timeit.repeat(once, number=20, repeat=10)) / 20
 
     assert seconds(keepers[1]) - seconds(keepers[0]) < 1e-3, "about 0.1 ms on a quiet machine"
+
+
+LAYOUTS = {
+    "coordinates": lambda dense: dense.to_sparse(),
+    "rows": lambda dense: dense.to_sparse_csr(),
+    "columns": lambda dense: dense.to_sparse_csc(),
+}
+
+
+class Graph(Classifier):
+    """Passes features along the edges of a graph, which it holds as a sparse buffer, and counts in another way."""
+
+    def __init__(self, layout: Any = LAYOUTS["coordinates"]) -> None:
+        super().__init__()
+        self.register_buffer("edges", layout(torch.eye(4) + torch.ones(4, 4).triu(2)))
+        self.register_buffer("count", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        torch._foreach_add_([self.count], 1.0)
+        self.edges.mul_(1.5)
+        return torch.sparse.mm(self.edges, self.net(x).T).T
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CS. tensor support is in beta state")
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_sparse_buffers_are_put_back(layout: Any) -> None:
+    module = Graph(layout)
+    before = module.edges.to_dense().clone()
+    runner = StepRunner(module, None, module.training_step)
+    module.log = lambda *args, **kwargs: None
+    for _ in range(3):
+        losses = runner.measure(features(), {"loss"}).loss
+        assert losses.isfinite().all()
+        assert torch.equal(module.edges.to_dense(), before)
+        assert module.count.item() == 0.0
+
+
+def test_sparse_features_are_batches_too() -> None:
+    class Sparse(Classifier):
+        def training_step(self, batch, batch_idx):
+            return super().training_step((batch[0].to_dense(), batch[1]), batch_idx)
+
+    x, y = features()
+    whole, other = Classifier(), Sparse()
+    other.load_state_dict(whole.state_dict())
+    found = []
+    for module, batch in ((whole, (x, y)), (other, (x.to_sparse(), y))):
+        module.log = lambda *args, **kwargs: None
+        found.append(StepRunner(module, None, module.training_step).measure(batch, {"loss"}).loss)
+    assert torch.equal(*found)
+
+
+def test_a_copy_that_does_not_fit_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = Host()
+    keeper = ModuleKeeper(module)
+    tries = []
+
+    def clone(tensor: Any, *args: Any, **kwargs: Any) -> Any:
+        tries.append(tensor)
+        if len(tries) == 3:
+            raise torch.OutOfMemoryError("no room")
+        return tensor.detach() + 0
+
+    def keep() -> None:
+        with keeper.kept():
+            pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "clone", clone)
+        with pytest.raises(torch.OutOfMemoryError, match="no room"):
+            keep()
+    assert len(tries) == 3
+    assert not keeper._saved
+    with keeper.kept():
+        module.net[0].weight.data.zero_()
+    assert module.net[0].weight.any()
