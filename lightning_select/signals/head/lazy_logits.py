@@ -3,7 +3,7 @@
 A training step may do a good deal with its logits before the loss sees them: cut off the last position, flatten tokens,
 move the classes to another axis, change the dtype, divide by a temperature, cap them softly. `LazyLogits` goes through
 all of that; what moves tokens about is done to the hidden states instead, and what changes the numbers is noted
-(`head_terms`). Whatever cannot be followed raises `UnfollowedError`, and the caller runs the step in full.
+(`head.terms`). Whatever cannot be followed raises `UnfollowedError`, and the caller runs the step in full.
 """
 
 from __future__ import annotations

@@ -63,8 +63,9 @@ class HeadReader:
         self._passed_over: frozenset[int] = frozenset()
         self._found: bool | None = None
         self._patience = _BATCHES
-        if strategy:
-            self._give_up(f"{strategy} shards it, so that its weight is whole only while it runs")
+        self._strategy = strategy
+        if strategy and name is not None:
+            self._refuse_sharded()
 
     def can_read(self, needs: Collection[str]) -> bool:
         """Will a pass that ends at the loss do?"""
@@ -72,6 +73,8 @@ class HeadReader:
 
     def wants_trial(self, needs: Collection[str]) -> bool:
         """Is it not known yet whether such a pass will do?"""
+        if self._strategy and self._found is None and "head" in needs:
+            self._refuse_sharded()
         return self._found is None and "head" in needs and _SHOWN.issuperset(needs)
 
     def refuse(self, reason: str) -> None:
@@ -167,6 +170,9 @@ class HeadReader:
             raise self._several(len(pieces))
         self._give_up(reason)
         return None
+
+    def _refuse_sharded(self) -> None:
+        self._give_up(f"{self._strategy} shards it, so that its weight is whole only while it runs")
 
     def _several(self, count: int) -> ArgumentError:
         return ArgumentError(

@@ -196,19 +196,35 @@ def join_terms(terms: Sequence[Any]) -> Any:
             return None
         return Linear(tuple(Part(torch.cat([part.hidden for part in one]), one[0].weight) for one in columns))
     if isinstance(first, PerClass):
-        return first if _one_weight([term.values for term in terms]) else None
+        return first if all(_alike(term.values, first.values) for term in terms) else None
     if any(term.func is not first.func or len(term.args) != len(first.args) for term in terms):
         return None
-    places = [
-        join_terms(one) if is_term(one[0]) else one[0] for one in zip(*(term.args for term in terms), strict=True)
-    ]
+    if not all(_alike(term.kwargs, first.kwargs) for term in terms):
+        return None
+    columns = list(zip(*(term.args for term in terms), strict=True))
+    if not all(is_term(one[0]) or all(_alike(other, one[0]) for other in one) for one in columns):
+        return None  # a number that was taken from the rows
+    places = [join_terms(one) if is_term(one[0]) else one[0] for one in columns]
     lost = any(place is None and is_term(given) for place, given in zip(places, first.args, strict=True))
     return None if lost else replace(first, args=tuple(places))
 
 
+def _alike(one: Any, other: Any) -> bool:
+    """Are these operands the same? Each piece has its own copy of a tensor."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_alike(one[name], other[name]) for name in one)
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape == other.shape and torch.equal(one, other)
+    return type(one) is type(other) and not isinstance(one, Tensor) and bool(one == other)
+
+
 def _one_weight(weights: Sequence[Tensor]) -> bool:
     first = weights[0]
-    return all(one.data_ptr() == first.data_ptr() and one.shape == first.shape for one in weights)
+    bias = first.dim() == 2 and first.shape[1] == 1  # small, and copied where the step adds it
+    return all(
+        one.shape == first.shape and (one.data_ptr() == first.data_ptr() or (bias and torch.equal(one, first)))
+        for one in weights
+    )
 
 
 def wide(values: Tensor) -> Tensor:

@@ -211,3 +211,33 @@ def test_halves_do_not_overflow():
     hidden, weight = hidden * 200, weight * 50  # logits of up to 1e5, more than float16 holds
     norms = nuclear_norm(Head.linear(hidden, weight))
     assert relative(norms, exact(hidden.double() @ weight.double().T)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("operands", "kept"),
+    [
+        ((torch.full((), 2.0), torch.full((), 2.0)), True),
+        ((torch.full((), 2.0), torch.full((), 3.0)), False),
+        ((2.0, 2.0), True),
+        ((2.0, 3.0), False),
+    ],
+    ids=["one tensor", "two tensors", "one number", "two numbers"],
+)
+@pytest.mark.parametrize("way", ["argument", "keyword"])
+def test_heads_of_pieces_are_one_where_their_operands_are(operands, kept, way):
+    """A step may take a number from its rows, which is another one in each piece."""
+    heads, (hidden, weight, _) = [], parts(5, 8, 50)
+    for operand in operands:
+        args, more = ((operand,), {}) if way == "argument" else ((1.0,), {"alpha": operand})
+        heads.append(Head(Mapped(torch.add, (Linear.of(hidden, weight), *args), more), (2, 5, 50)))
+    joined = Head.joined(heads)
+    assert isinstance(joined.term, Mapped) is kept
+    torch.testing.assert_close(joined.logits(), torch.cat([head.logits() for head in heads]))
+
+
+def test_heads_of_pieces_keep_an_operand_per_class_of_which_each_has_a_copy():
+    hidden, weight, bias = parts(5, 8, 50)
+    heads = [Head(Linear.of(hidden, weight).shifted(bias.clone()), (2, 5, 50)) for _ in range(2)]
+    joined = Head.joined(heads)
+    assert not isinstance(joined.term, Dense)
+    torch.testing.assert_close(joined.logits(), torch.cat([head.logits() for head in heads]))
