@@ -42,6 +42,7 @@ __all__ = [
     "next_batch_index",
     "planned_steps",
     "quiet_trainer",
+    "rank_info",
     "rank_zero_info",
     "rank_zero_warn",
     "sized_len",
@@ -70,6 +71,11 @@ def join_namespaces() -> None:
 
 
 join_namespaces()
+
+
+def rank_info(message: str, rank: int) -> None:
+    """Tell the user what concerns this rank alone."""
+    rank_zero.log.info(message if rank == 0 else f"rank {rank}: {message}")
 
 
 def logs_at_this_step(trainer: Any) -> bool:

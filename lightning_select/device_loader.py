@@ -6,7 +6,6 @@ has no workers and draws nothing ahead, so each draw knows all that was learnt b
 
 from __future__ import annotations
 
-import contextlib
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from lightning_select.samplers.base import OnlineSampler
 from lightning_select.samplers.checks import length_of, whole
 from lightning_select.samplers.drawn import Drawn
 from lightning_select.seeding import generator_at
+from lightning_select.signals.memory import is_out_of_memory
 from lightning_select.types import Batch, Int
 
 __all__ = ["DeviceLoader"]
@@ -104,8 +104,11 @@ class DeviceLoader:
         self._tried, self._data = device, self._source
         room = _room(device)
         if self.nbytes <= room * _SHARE:
-            with contextlib.suppress(torch.OutOfMemoryError):
+            try:
                 self._data = _each(self._source, lambda leaf: leaf.to(device))
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
         self.device = _leaves(self._data)[0].device
         if self.device.type != device.type:
             warnings.warn(

@@ -1,5 +1,6 @@
 """The only file that touches private names of torch, as `compat` does those of Lightning.
 
+One setting of torch's compiler is in `compat`, where it depends on a private name of Lightning's.
 Every name here has a test that says what to do when it moves.
 """
 
@@ -48,7 +49,7 @@ MODULE_HOOKS = (
     *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs"),
     *("_forward_hooks_always_called", "_backward_pre_hooks", "_backward_hooks"),
 )
-"""Where a module keeps its hooks."""
+"""Where a module keeps the hooks of its passes."""
 
 NO_TORCH_FUNCTION: Any = torch._C._disabled_torch_function_impl
 """The ``__torch_function__`` of a subclass whose operations are seen by ``__torch_dispatch__`` alone."""

@@ -413,6 +413,9 @@ class TestReferences:
             (["a"] * 48, ReferenceModelError, "ReducibleLoss.reference must hold numbers, got a list"),
             ([[1.0], [1.0, 2.0]], ReferenceModelError, "must hold numbers, got a list"),
             ({0: "a"}, ReferenceModelError, "must hold numbers, got a dict"),
+            ({0: 10**400}, ReferenceModelError, "must hold numbers, got a dict"),
+            ({True: 1.0}, ReferenceModelError, "must map row ids"),
+            (torch.ones(48).to_sparse(), ReferenceModelError, "one loss per row id, got a torch.sparse_coo tensor"),
             (np.array(["a"] * 48), ReferenceModelError, "must hold numbers, got a ndarray"),
             (torch.zeros(47), ReferenceModelError, "one loss for each of the 48 rows of the training dataset, got 47"),
             (

@@ -90,6 +90,17 @@ def test_the_places_where_we_stand_are_called_as_we_expect() -> None:
     assert isinstance(nn.Linear(1, 1).__dict__["training"], bool)
 
 
+@pytest.mark.parametrize(("rank", "said"), [(0, "memory"), (2, "rank 2: memory")])
+def test_a_rank_can_speak_for_itself(
+    rank: int, said: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``rank_zero.log``: the logger of those who speak on the first rank only."""
+    caplog.set_level("INFO")
+    monkeypatch.setitem(vars(compat.rank_zero.rank_zero_only), "rank", rank)
+    compat.rank_info("memory", rank)
+    assert [record.message for record in caplog.records] == [said]
+
+
 def test_training_loaders_are_counted() -> None:
     """``fit_loop._combined_loader.flattened``: row ids of several loaders would be mixed up."""
     counts = []

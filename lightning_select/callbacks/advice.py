@@ -11,7 +11,7 @@ from lightning_select.compat import rank_zero_warn
 from lightning_select.schedule import Anneal
 from lightning_select.signals.base import Signals
 
-__all__ = ["on_a_fresh_model", "on_memory", "on_sizes"]
+__all__ = ["on_a_fresh_model", "on_memory", "on_pieces", "on_sizes"]
 
 _LEAST_ROWS = 4
 _OFF = 1.25
@@ -61,6 +61,19 @@ def on_memory(selector: Any, steps: int | float | None, count: int, per_step: in
             f"{name_of(selector)} has a memory of {capacity} rows, and this fit chooses {chosen:.0f}. It is never "
             "full, so that the first choices count to the end."
         )
+
+
+def on_pieces(owner: str) -> str:
+    """About a table of losses beside those of a model that is scored in pieces.
+
+    Args:
+        owner: The score that compares them.
+    """
+    return (
+        f"{owner} compares losses from a table with those of a model that is scored in pieces, for lack of memory. "
+        "They are on one scale where the loss is a mean over rows, and not where it is a sum, or has a divisor that "
+        "depends on its rows: load fewer rows per batch, or let the reference be a module, which is cut alike."
+    )
 
 
 def on_a_fresh_model(score: Any, trainer: Any, signals: Signals) -> None:

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lightning_select import distributed
 from lightning_select.batch import take_rows
-from lightning_select.callbacks.advice import on_a_fresh_model, on_memory, on_sizes
+from lightning_select.callbacks.advice import on_a_fresh_model, on_memory, on_pieces, on_sizes
 from lightning_select.callbacks.base import SelectionCallback
 from lightning_select.callbacks.choice import checked_scores, checked_selection, name_of
 from lightning_select.callbacks.keep import check_keep, kept_count
@@ -148,23 +147,20 @@ class BatchSelection(SelectionCallback):
         if count == rows and not selector.with_replacement:
             self.say_once(f"{self.name} keeps every row of a batch of {rows}, so it has nothing to select.")
             return batch, None, None
-        device = self._trainer.strategy.root_device
-        with self._stopwatch.on(device):
+        with self._stopwatch.on(self._trainer.strategy.root_device):
             signals = self._measure_unless_skipped(batch)
             if signals is None:
                 return batch, None, None
             scores = checked_scores(name_of(score), score(signals), rows)
             place = (self.seed, step, next_batch_index(self._trainer), distributed.rank())
-            context = SelectionContext(
-                signals, generator_at(scores.device, *place), self._state_on(scores.device), step
-            )
+            memory = {key: value.to(scores.device) for key, value in self._state.items()}
+            context = SelectionContext(signals, generator_at(scores.device, *place), memory, step)
             selection = selector(scores, count, context)
             index, weights = checked_selection(
                 name_of(selector), selection, scores, count, self._verdicts, with_replacement=selector.with_replacement
             )
             self._state = selection.state
-        if self.interception is not None:
-            self.interception.overheard(self, signals, scores)
+        self._tell(signals, scores)
         self._advise(rows, count, signals)
         if weights is not None and not self._trainer.lightning_module.automatic_optimization:
             raise manual_error(self._trainer.lightning_module, name_of(selector), "a selector without weights")
@@ -218,6 +214,13 @@ class BatchSelection(SelectionCallback):
         self._judge(self._reference, batch, signals, losses)
         return signals
 
+    def _tell(self, signals: Signals, scores: Tensor) -> None:
+        """What others may hear of the candidates: nothing that a run resumed here would have of another batch."""
+        if self.interception is None or self._runner is None:
+            return
+        shown = signals if self._runner.shows_losses(self._needs) else replace(signals, loss=None)
+        self.interception.overheard(self, shown, scores)
+
     def _advise(self, rows: int, count: int, signals: Signals) -> None:
         if not self._advised:
             self._advised = True
@@ -232,7 +235,10 @@ class BatchSelection(SelectionCallback):
         owner = name_of(self.score)
         if reference.needs_ids:
             self._verdicts.note(owner, known_losses, losses)
-        if not self._checked and self._trainer.global_step == 0 and signals.loss is not None:
+        if self._runner is not None and self._runner.room.rows is not None:
+            if reference.needs_ids:
+                self.say_once(on_pieces(owner))
+        elif not self._checked and self._trainer.global_step == 0 and signals.loss is not None:
             check_reference(owner, reference, batch, signals.loss, losses)
 
     def _count(self, step: int, rows: int) -> int:
@@ -241,6 +247,3 @@ class BatchSelection(SelectionCallback):
             raise ArgumentError(f"BatchSelection.keep must be at most the rows of a batch ({rows}), got {keep}.")
         self._sized = True
         return kept_count(keep, rows)
-
-    def _state_on(self, device: torch.device) -> Mapping[str, Tensor]:
-        return {key: value.to(device) for key, value in self._state.items()}

@@ -24,7 +24,9 @@ def saved_selection(owner: str, state: Any) -> tuple[list[State], dict[str, Any]
         raise broken_state(owner, "selector", "be a list, one memory per rank", f"a {type(memories).__name__}")
     for name, value in ((name, value) for memory in memories for name, value in memory.items()):
         if not is_plain(value):
-            raise broken_state(owner, f"selector.{name}", "be a tensor", f"a {type(value).__name__}")
+            tensor = isinstance(value, torch.Tensor)
+            got = f"a {value.layout} one of shape {tuple(value.shape)}" if tensor else f"a {type(value).__name__}"
+            raise broken_state(owner, f"selector.{name}", "be a dense tensor, no larger than its file", got)
     check_state(owner, reference, {"table": torch.zeros(0)}, loose=("table",), optional=("table",), path="reference")
     return memories, dict(reference)
 

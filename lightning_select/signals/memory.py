@@ -6,15 +6,18 @@ import torch
 
 __all__ = ["is_out_of_memory", "pass_on_out_of_memory"]
 
-_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
-"""How backends without an exception of their own put it."""
+_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
+"""How backends and libraries without an exception of their own put it."""
+
+_KINDS = (RuntimeError, getattr(torch, "AcceleratorError", RuntimeError))
+"""What they raise, and nothing that is derived from it."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Is this what torch raises where a tensor does not fit on a device, or the host?"""
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return type(error) is RuntimeError and any(word in str(error) for word in _WORDS)
+    return type(error) in _KINDS and any(word in str(error) for word in _WORDS)
 
 
 def pass_on_out_of_memory(error: Exception) -> None:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from lightning_select import distributed
 from lightning_select.batch import take_rows
-from lightning_select.compat import rank_zero_info
-from lightning_select.errors import ScoringMemoryError
+from lightning_select.compat import rank_info
+from lightning_select.errors import ScoringMemoryError, TrainingStepContractError
 from lightning_select.signals.base import SIGNAL_NAMES, Signals
-from lightning_select.signals.contract import rows_of
+from lightning_select.signals.contract import NothingReturnedError, rows_of
 from lightning_select.signals.head.head import Head
 from lightning_select.signals.layout.experiments import device_of
 from lightning_select.signals.memory import is_out_of_memory
@@ -61,51 +61,56 @@ class Pieces:
         """What ``whole`` says of every row of the batch.
 
         Raises:
-            ScoringMemoryError: Memory runs out with one row, or pieces cannot be made.
+            ScoringMemoryError: Memory runs out with one row, or where pieces cannot be made.
+            BatchFormatError: Memory runs out, and no rows can be taken of the batch.
         """
         rows, inside = rows_of(batch), partial(inside_of_wrapper, self._trainer, self._module, whole)
         while True:
             size = min(rows, self._room.rows or rows)
-            self.scales = None if size == rows else Scales()
-            found: list[Signals] = []
-            with _without_room(found, size) as failure:
-                found.append(inside(batch) if size == rows else joined(list(_parts(batch, rows, size, inside)), rows))
-            if found:
-                return found[0]
+            if size < rows:  # another runner may have found out how few rows fit
+                self._check_alone(rows)
+            self.scales = None if size == rows else Scales(rows)
+            failure = ""
+            try:
+                return inside(batch) if size == rows else joined(list(_parts(batch, rows, size, inside)), rows)
+            except NothingReturnedError:
+                raise
+            except Exception as error:
+                if size < rows and isinstance(error, TrainingStepContractError):
+                    why = f"and cannot be scored {size} at a time"
+                    raise self._too_large(rows, why, str(error)) from error
+                if not is_out_of_memory(error):
+                    raise
+                failure = next(iter(str(error).splitlines()), type(error).__name__)
             # Out of the handler, so that nothing holds the frames of the failed pass any longer.
-            self._shrink(size, rows, failure[0], device_of(batch))
+            self._shrink(size, rows, failure, device_of(batch))
 
-    def _shrink(self, size: int, rows: int, told: str, device: torch.device) -> None:
-        together = _met_by_all_ranks(self._module, self._trainer, self._train_mode)
-        if size == 1 or together:
-            why = f"and cannot be scored in pieces: {together}" if size > 1 else "one row at a time neither"
-            raise ScoringMemoryError(
-                f"{self._name}: a scoring pass must fit into memory, got a batch of {rows} rows that does not, "
-                f"{why}. Load fewer rows per batch, take a score that needs less (logits of long rows are large), or "
-                f"a precision of 16 bits. {told}"
-            )
-        self._room.rows = size // 2
+    def _check_alone(self, rows: int, failure: str = "") -> None:
+        """May this rank run more passes than others do?"""
+        if together := _met_by_all_ranks(self._module, self._trainer, self._train_mode):
+            raise self._too_large(rows, f"and cannot be scored in pieces: {together}", failure)
+
+    def _too_large(self, rows: int, why: str, failure: str) -> ScoringMemoryError:
+        return ScoringMemoryError(
+            f"{self._name}: a scoring pass must fit into memory, got a batch of {rows} rows that does not, {why}. "
+            "Load fewer rows per batch, take a score that needs less (logits of long rows are large), or a precision "
+            f"of 16 bits. {failure}".rstrip()
+        )
+
+    def _shrink(self, size: int, rows: int, failure: str, device: torch.device) -> None:
+        if size == 1:
+            raise self._too_large(rows, "one row at a time neither", failure)
+        self._check_alone(rows, failure)
+        self._room.rows = max(2, size // 2) if size > 2 else 1  # BatchNorm cannot train on one row
         empty = getattr(getattr(torch, device.type, None), "empty_cache", None)
         if empty is not None:
             empty()
         note = " BatchNorm then goes by the rows of a piece." if self._train_mode else ""
-        rank_zero_info(
+        rank_info(
             f"{self._name}: memory ran out while {size} rows were scored at once, so from now on it is "
-            f"{self._room.rows} at a time. Losses that relate rows to their batch see those of a piece.{note}"
+            f"{self._room.rows} at a time. Losses that relate rows to their batch see those of a piece.{note}",
+            distributed.rank(),
         )
-
-
-@contextmanager
-def _without_room(found: list[Any], size: int) -> Iterator[list[str]]:
-    """Take the error of a pass that had no room; what is left of it is its first line."""
-    told: list[str] = []
-    try:
-        yield told
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        found.clear()
-        told.append(next(iter(str(error).splitlines()), type(error).__name__))
 
 
 def _parts(batch: Batch, rows: int, size: int, whole: Callable[[Batch], Signals]) -> Iterator[Signals]:
@@ -118,7 +123,10 @@ def _parts(batch: Batch, rows: int, size: int, whole: Callable[[Batch], Signals]
 
 
 def _met_by_all_ranks(module: nn.Module, trainer: Any, train_mode: bool) -> str:
-    """Why all ranks must run a pass as often as each other; empty where each may run it by itself."""
+    """Why all ranks must run a pass as often as each other; empty where nothing is known of it.
+
+    What a step of the user's waits for by itself (``all_gather``) is not known.
+    """
     if sharded := sharding_strategy(getattr(trainer, "strategy", None)):
         return f"{sharded} puts weights together on all ranks at once"
     if train_mode and any(isinstance(part, nn.SyncBatchNorm) for part in module.modules()):
@@ -135,6 +143,8 @@ def joined(parts: Sequence[Signals], rows: int) -> Signals:
     whole: dict[str, Any] = {"link": parts[0].link}
     for name in SIGNAL_NAMES:
         values = [getattr(part, name) for part in parts]
+        if name == "valid" and any(value is not None for value in values):
+            values = [_all_of(part) if value is None else value for part, value in zip(parts, values, strict=True)]
         if any(value is None for value in values):
             continue
         if len({tuple(value.shape[1:]) for value in values}) > 1:
@@ -144,3 +154,8 @@ def joined(parts: Sequence[Signals], rows: int) -> Signals:
             )
         whole[name] = Head.joined(values) if name == "head" else torch.cat(values)
     return Signals(**whole)
+
+
+def _all_of(part: Signals) -> Tensor | None:
+    """A ``valid`` that says of a piece without one what is meant by that."""
+    return None if part.logits is None else torch.ones_like(part.logits[..., 0], dtype=torch.bool)

@@ -40,8 +40,11 @@ def row_losses(run: Run, shape: StepShape, scales: Scales | None = None) -> Floa
             continue
         terms = record.terms_in(layout)
         part = row_values(terms, layout, terms.values.shape[0] if layout.own else run.rows)
-        part = part if isinstance(coefficient, float) and coefficient == 1.0 else part * coefficient
-        part = part if scales is None else scales.bring((run.names, place), part, record, layout, coefficient)
+        if scales is not None:
+            same = run.names[place], run.names[:place].count(run.names[place])  # also where others come and go
+            part = scales.bring(same, part, record, layout, coefficient)
+        elif not isinstance(coefficient, float) or coefficient != 1.0:
+            part = part * coefficient
         total = part if total is None else total + part
     if total is None:
         raise contract_error(run.module, "a loss that depends on none of the reductions seen before")

@@ -219,18 +219,29 @@ def _as_table(owner: str, source: Any) -> Float[Tensor, "dataset"]:
     """One float per row id; ids that a mapping does not have become NaN."""
     try:
         table = _as_tensor(owner, source)
-        if table.dim() == 1 and table.numel() and table.dtype != torch.bool and not table.is_complex():
+        dense = table.layout is torch.strided and not table.is_nested
+        if dense and table.dim() == 1 and table.numel() and table.dtype != torch.bool and not table.is_complex():
             return table.float()
-    except (TypeError, ValueError, RuntimeError) as error:  # among them one that says it holds 10^15 numbers
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+        OverflowError,
+    ) as error:  # among them one that says it holds 10^15 numbers
         raise ReferenceModelError(
             f"{owner}.reference must hold numbers, got a {type(source).__name__}: {error}"
         ) from error
-    raise ReferenceModelError(f"{owner}.reference must hold one loss per row id, got shape {tuple(table.shape)}.")
+    raise ReferenceModelError(f"{owner}.reference must hold one loss per row id, got {_told(table)}.")
+
+
+def _told(table: Tensor) -> str:
+    shape = f"shape {tuple(table.shape)}"
+    return shape if table.layout is torch.strided else f"a {table.layout} tensor of {shape}"
 
 
 def _as_tensor(owner: str, source: Any) -> Tensor:
     if isinstance(source, Mapping):
-        if not source or not all(isinstance(key, int) and key >= 0 for key in source):
+        if not source or not all(type(key) is int and key >= 0 for key in source):
             raise ReferenceModelError(f"{owner}.reference must map row ids (int) to losses, got {list(source)[:3]}.")
         table = torch.full((max(source) + 1,), torch.nan)
         table[list(source)] = torch.tensor([float(value) for value in source.values()])

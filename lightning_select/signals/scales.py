@@ -19,32 +19,51 @@ class Scales:
 
     What a step divides by may depend on the rows that it sees: the tokens under a mask, the class weights of its rows.
     A whole batch has one divisor, so its pieces have to have one too. That of the first piece is taken, or the first
-    that is finite and not zero.
+    that is finite and not zero. Only what is divided after a sum, or by a loss of torch, is known: with
+    ``(losses * (mask / mask.sum())).sum()`` the divisor is part of the terms. A loss that is a sum and nothing else
+    is brought to the number of rows of the batch.
+
+    Args:
+        rows: Rows of the whole batch.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
         self._first: dict[Hashable, Tensor] = {}
 
     def bring(
         self, key: Hashable, losses: Float[Tensor, "rows"], record: Record, layout: Layout, factor: Tensor | float
     ) -> Float[Tensor, "rows"]:
-        """Losses of one reduction as they would be with the divisor of the first piece.
+        """Losses of one reduction as they are in the loss, with the divisor of the first piece.
 
         Args:
             key: Which reduction of which step this is.
-            losses: What the rows of this piece contribute.
+            losses: What the rows of this piece contribute to it.
             record: The reduction.
             layout: Where the rows are in its terms.
-            factor: How much the reduction counts in the loss.
+            factor: How much it counts in the loss.
         """
-        norm, valid = torch.as_tensor(record.terms.norm), record.terms_in(layout).valid
+        if not record.terms.values.numel():  # nothing was let through by a mask
+            return losses
+        norm, valid = record.terms.norm, record.terms_in(layout).valid
+        if isinstance(norm, Tensor) and norm.numel() > 1:
+            norm = 1.0  # one for each term is part of the term
         count = losses.shape[0] if valid is None else valid.sum()
-        # A norm for each term is part of the term.
-        scale = torch.as_tensor((norm if norm.numel() == 1 else 1.0) * count * factor).detach().to(losses).reshape(())
-        first = self._first.get(key, scale)
-        self._first[key] = first = torch.where(_usable(first), first, scale)
-        ratio = first / scale
-        return losses * torch.where(_usable(ratio), ratio, 1.0)
+        scale = _on(losses, norm) * _on(losses, count) * _on(losses, factor)
+        known = self._first.get(key, scale)
+        self._first[key] = first = torch.where(_usable(known), known, scale)
+        ratio = torch.where(_usable(first / scale), first / scale, 1.0)
+        is_sum = all(isinstance(one, float) and one == 1.0 for one in (factor, record.terms.factor))
+        whole = self._rows / losses.shape[0] if is_sum else 1.0
+        # Of a piece that has nothing to divide by, every loss is nothing times infinity.
+        return torch.where(losses == 0, losses, losses * _on(losses, factor) * ratio * whole)
+
+
+def _on(like: Tensor, value: Tensor | float) -> Tensor:
+    """As a scalar beside ``like``; a number gets there without a wait."""
+    if isinstance(value, Tensor):
+        return value.detach().to(like).reshape(())
+    return like.new_full((), value)
 
 
 def _usable(scale: Tensor) -> Tensor:

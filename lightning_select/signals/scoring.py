@@ -64,10 +64,8 @@ class StepRunner:
         self._surroundings = Surroundings(module, trainer, train_mode=train_mode)
         self._shapes = {} if shapes is None else shapes
         self._last: StepShape | None = None
-        self._eager = False
-        self._unweighted = Unweighted(module)
+        self._eager, self._unweighted, self._losses = False, Unweighted(module), list[tuple[int, Tensor]]()
         self._head = HeadReader(module, sharding_strategy(getattr(trainer, "strategy", None)), head)
-        self._losses: list[tuple[int, Tensor]] = []
         self.room = room or Room()
         self._pieces = Pieces(module, trainer, self.room, train_mode=train_mode)
 
@@ -84,6 +82,10 @@ class StepRunner:
             ScoringMemoryError: Memory runs out, with pieces of the batch too.
         """
         return self._pieces.measure(batch, partial(self._measure, needs=needs))
+
+    def shows_losses(self, needs: Collection[str]) -> bool:
+        """Do passes for these signals have losses, or may they end before there is one, but for the first?"""
+        return not self._head.can_read(needs) and not self._head.wants_trial(needs)
 
     def _measure(self, batch: Batch, needs: Collection[str]) -> Signals:
         if hasattr(self._module, "selection_step"):
@@ -107,6 +109,7 @@ class StepRunner:
 
     def _measure_in_full(self, batch: Batch, known: StepShape | None, needs: Collection[str]) -> Signals:
         """The signals from a pass that runs the step to its end."""
+        self._losses = []
         for _ in range(3):
             guess = known or self.probe(batch)
             signals, names = self._read_somehow(batch, guess, needs, examined=known is None)
@@ -158,8 +161,9 @@ class StepRunner:
                     del self._shapes[run.names]
                 return None, run.names
             if guess.plain or any(coefficient is not None for coefficient in run.coefficients):
+                signals = read_signals(run, guess, needs, self._pieces.scales)
                 self._losses = losses_seen(run, guess) if self._head.wants_trial(needs) else []
-                return read_signals(run, guess, needs, self._pieces.scales), run.names
+                return signals, run.names
         if eager:
             raise contract_error(self._module, "a loss that depends on none of the reductions seen before")
         # A step that is compiled as a whole hides how its terms are combined; what it computes is the same uncompiled.
@@ -232,11 +236,11 @@ class StepRunner:
         rows = rows_of(batch)
         writes = self._surroundings.keeper.before_write
         capture = capture or Capture(connected=connected, want_linear=want_linear, before_write=writes)
-        index = next_batch_index(self._trainer) if batch_idx is None else batch_idx
+        index = [next_batch_index(self._trainer) if batch_idx is None else batch_idx] if self._takes_index else []
 
         def step() -> tuple[Run, Tensor | None]:
             with capture, noise or nullcontext():
-                output = self._step(shallow_copy(batch), *([index] if self._takes_index else []))
+                output = self._step(shallow_copy(batch), *index)
             loss, losses = parse_output(self._module, output, rows)
             return Run.of(self._module, capture, loss, rows), None if losses is None else losses.detach()
 

@@ -48,8 +48,8 @@ def check_strategy(owner: str, strategy: Any) -> None:
 def inside_of_wrapper(trainer: Any, module: nn.Module, call: Callable[[Batch], T], batch: Batch) -> T:
     """``call(batch)`` from where the module's ``forward`` runs, if that is where its weights are put together.
 
-    What is left of the weights outside are shards, with which no step can be run. All ranks have to come here. Where
-    nothing is split, and inside of such a wrapper already, it is a plain call.
+    What is left of the weights outside are shards, with which no step can be run. All ranks have to come here, from
+    outside of such a wrapper. Where nothing is split it is a plain call.
     """
     wrapper = getattr(getattr(trainer, "strategy", None), "model", None)
     wrapped = _WRAPPER in _names(wrapper) and getattr(wrapper, "module", None) is module

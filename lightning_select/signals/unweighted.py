@@ -1,4 +1,4 @@
-"""Say, once, what of a step's loss belongs to no row of its batch."""
+"""Say of each kind of step what of its loss belongs to no row of the batch."""
 
 from __future__ import annotations
 

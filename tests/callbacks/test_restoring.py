@@ -35,7 +35,10 @@ def test_a_memory_of_tensors_is_taken_over() -> None:
     ids=["text", "number", "sparse", "meta", "larger than its file"],
 )
 def test_a_memory_of_anything_else_is_not(value: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"Me: selector.a of the checkpoint must be a tensor, got"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"Me: selector.a of the checkpoint must be a dense tensor, no larger than its file, got",
+    ):
         saved_selection("Me", {"selector": [{"a": value}], "reference": {}})
 
 

@@ -17,7 +17,7 @@ from lightning_select.scores.nuclear_norm import NuclearNorm
 from lightning_select.scores.reducible_loss import ReducibleLoss
 from lightning_select.selectors.top_k import TopK
 from lightning_select.signals.base import Signals
-from lightning_select.signals.pieces import joined
+from lightning_select.signals.pieces import Room, joined
 from lightning_select.signals.scoring import StepRunner
 from tests.faults.traces import differences, picture, process
 from tests.fitting import fit, same, trainer, weights_of
@@ -26,7 +26,7 @@ from tests.modules import CLASSES, FEATURES, SCENARIOS, Base, Classifier, FusedW
 SEPARATE = [scenario for scenario in SCENARIOS if scenario.separate]
 
 
-class Room:
+class Full:
     """So many rows fit into memory; everything larger is refused, amid the pass."""
 
     def __init__(self, rows: int) -> None:
@@ -44,7 +44,7 @@ def tight(kind: type[Base], rows: int) -> Base:
     torch.manual_seed(1)
     module = kind()
     last = [part for part in module.modules() if not list(part.children())][-1]
-    last.register_forward_hook(room := Room(rows))
+    last.register_forward_hook(room := Full(rows))
     module.room = [room]
     return module
 
@@ -140,6 +140,22 @@ class IgnoredTotal(Words):
         return F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="sum")
 
 
+class CutError(Words):
+    """A mean over what a mask lets through, of which a piece may have nothing."""
+
+    def loss(self, logits, labels, mask):
+        return F.mse_loss(logits[mask], F.one_hot(labels[mask], CLASSES).float())
+
+
+class SometimesMore(Words):
+    """Another term where a batch has a row of many words."""
+
+    def loss(self, logits, labels, mask):
+        losses = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+        loss = (losses * mask).sum() / mask.sum()
+        return loss + 1e-6 * logits.square().mean() if mask.all(dim=1).any() else loss
+
+
 class ClassWeights(Words):
     def loss(self, logits, labels, mask):
         return F.cross_entropy(logits.transpose(1, 2), labels, torch.tensor([0.1, 1.0, 3.0, 9.0]))
@@ -175,15 +191,42 @@ def test_a_divisor_that_depends_on_the_rows_is_one_for_all_pieces(kind: type[Wor
         torch.testing.assert_close(ratio, ratio[:1].expand(12))
 
 
-def test_a_divisor_of_zero_is_none() -> None:
-    """The first piece has no word that counts, so its loss is 0 / 0; those behind it have one scale."""
-    x, labels = words(rows=8)
-    labels[:2] = -100
+@pytest.mark.parametrize("kind", [MaskedMean, CutMean, CutError, IgnoredTotal, ClassWeights], ids=lambda k: k.__name__)
+@pytest.mark.parametrize("empty", [slice(0, 2), slice(4, 8), slice(0, 8)], ids=["first", "last", "all but some"])
+def test_a_piece_in_which_nothing_counts(kind: type[Words], empty: slice) -> None:
+    """Its rows have no loss, as in the whole batch; the others have one scale."""
+    x, labels = words(rows=10)
+    labels[empty] = -100
+    counts = (labels >= 0).any(dim=1)
     torch.manual_seed(1)
-    whole = runner_of(MaskedMean()).measure((x, labels), {"loss"}).loss
-    found = runner_of(tight(MaskedMean, 2)).measure((x, labels), {"loss"}).loss
-    ratio = found[2:] / whole[2:]
-    torch.testing.assert_close(ratio, ratio[:1].expand(6))
+    whole = runner_of(kind()).measure((x, labels), {"loss"}).loss
+    found = runner_of(tight(kind, 2)).measure((x, labels), {"loss"}).loss
+    assert found[~counts].eq(0).all()
+    ratio = found[counts] / whole[counts]
+    torch.testing.assert_close(ratio, ratio[:1].expand(len(ratio)))
+
+
+def test_a_sum_is_that_of_the_whole_batch() -> None:
+    batch = Scenario(Chatty).batch(rows=7)
+    torch.manual_seed(1)
+    whole = runner_of(Chatty()).measure(batch, {"loss"}).loss
+    for room in (1, 2, 5):
+        torch.testing.assert_close(runner_of(tight(Chatty, room)).measure(batch, {"loss"}).loss, whole)
+
+
+def test_a_table_beside_pieces_is_not_judged_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    class Eighth(Classifier):
+        """A mean over eight rows, however many there are."""
+
+        def training_step(self, batch, batch_idx):
+            return F.cross_entropy(self(batch[0]), batch[1], reduction="sum") / 8
+
+    caplog.set_level("INFO")
+    table = torch.full((48,), 1.3)
+    fit(Eighth, BatchSelection(ReducibleLoss(reference=table), TopK(), keep=0.5))
+    assert "compares losses from a table" not in caplog.text
+    fit(tight(Eighth, 2), BatchSelection(ReducibleLoss(reference=table), TopK(), keep=0.5))
+    assert "ReducibleLoss compares losses from a table with those of a model that is scored in pieces" in caplog.text
 
 
 @pytest.mark.parametrize("tight_one", ["module", "reference", "both"])
@@ -246,6 +289,8 @@ def test_the_users_own_step_runs_out_of_memory(callback: Any) -> None:
     [
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
         (RuntimeError("MPS backend out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (MemoryError("Unable to allocate 1 GiB"), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (ValueError("out of memory"), False),
     ],
@@ -281,7 +326,7 @@ def test_a_reference_that_does_not_fit_is_asked_in_pieces() -> None:
     torch.manual_seed(2)
     taught = fit(Classifier, max_epochs=20).lightning_module
     before = weights_of(fit(Classifier, BatchSelection(ReducibleLoss(reference=taught), TopK(), keep=0.5)))
-    taught.net[2].register_forward_hook(Room(2))
+    taught.net[2].register_forward_hook(Full(2))
     taught.eval()
     assert same(before, weights_of(fit(Classifier, BatchSelection(ReducibleLoss(reference=taught), TopK(), keep=0.5))))
 
@@ -303,12 +348,12 @@ def test_batch_norm_in_training_mode_goes_by_the_piece_and_that_is_said(caplog: 
     caplog.set_level("INFO")
     module = Norm()
 
-    class Full(Room):
+    class FullInTraining(Full):
         def __call__(self, module: nn.Module, inputs: Any, *rest: Any) -> None:
             if len(inputs[0]) > 4:
                 raise torch.OutOfMemoryError("full")
 
-    module.net[2].register_forward_hook(Full(4))  # after the statistics have moved
+    module.net[2].register_forward_hook(FullInTraining(4))  # after the statistics have moved
     state = {name: value.clone() for name, value in module.state_dict().items()}
     runner_of(module, train_mode=True).measure(Scenario(Norm).batch(rows=8), {"loss"})
     assert same(state, module.state_dict())
@@ -333,6 +378,39 @@ def test_ranks_that_wait_for_each_other_are_not_left_alone() -> None:
             part.eval()  # where the room is looked at
     with pytest.raises(ScoringMemoryError, match="cannot be scored in pieces: SyncBatchNorm in training mode"):
         runner_of(module, train_mode=True).measure(Scenario(Classifier).batch(rows=8), {"loss"})
+
+
+def test_a_room_that_another_runner_found_small_is_no_way_around_that() -> None:
+    """A reference that runs out of memory on one rank must not have the model there run more passes than elsewhere."""
+    room = Room()
+    module = Classifier()
+    module.sync = nn.SyncBatchNorm(3)
+    module.train()
+    runner, batch = runner_of(module, train_mode=True, room=room), Scenario(Classifier).batch(rows=8)
+    runner.measure(batch, {"loss"})
+    runner_of(tight(Classifier, 4), room=room).measure(batch, {"loss"})
+    assert room.rows == 4
+    with pytest.raises(ScoringMemoryError, match="cannot be scored in pieces: SyncBatchNorm"):
+        runner.measure(batch, {"loss"})
+
+
+def test_a_piece_that_cannot_be_read_is_a_matter_of_memory() -> None:
+    class Squeezed(Classifier):
+        """Loses the axis of a single row."""
+
+        def training_step(self, batch, batch_idx):
+            return F.cross_entropy(self(batch[0]), batch[1], reduction="none").squeeze().square().sum(-1)
+
+    batch = Scenario(Classifier).batch(rows=12)
+    assert runner_of(tight(Squeezed, 2)).measure(batch, {"loss"}).loss.shape == (12,)  # 12, 6, 3, 2
+    with pytest.raises(ScoringMemoryError, match="batch of 12 rows that does not, and cannot be scored 1 at a time"):
+        runner_of(tight(Squeezed, 1)).measure(batch, {"loss"})
+
+
+def test_a_mask_that_one_piece_goes_without() -> None:
+    logits, mask = torch.zeros(2, 3, 5), torch.tensor([[True, False, True]] * 2)
+    found = joined([Signals(logits=logits), Signals(logits=logits, valid=mask)], 4)
+    assert found.valid.tolist() == [[True] * 3] * 2 + [[True, False, True]] * 2
 
 
 def test_signals_of_other_shapes_in_each_piece() -> None:

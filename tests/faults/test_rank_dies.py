@@ -106,7 +106,10 @@ def planned(seed: int) -> Dies:
 def test_ranks_that_lightning_forked(seed: int, tmp_path: Path) -> None:
     parent = start(tmp_path, planned(seed), {}, devices=2, strategy="ddp_fork")
     assert ended([parent]) == {parent: 3}
-    assert "ProcessExitedException" in (tmp_path / "error.txt").read_text()
+    error = (tmp_path / "error.txt").read_text()
+    if torch.version.cuda is not None and "avoid CUDA initialization in the main process" in error:
+        pytest.skip("a test before this one has asked torch for CUDA devices, and Lightning forks no such process")
+    assert "ProcessExitedException" in error
     assert is_empty(parent)
 
 

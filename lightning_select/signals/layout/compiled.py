@@ -9,6 +9,7 @@ from torch import nn
 
 from lightning_select.compat import rank_zero_info
 from lightning_select.signals.layout.probe import Run
+from lightning_select.signals.memory import pass_on_out_of_memory
 from lightning_select.torch_compat import is_compiled_part
 
 __all__ = ["is_compiled", "runs_compiled", "told_uncompiled"]
@@ -29,7 +30,8 @@ def runs_compiled(module: nn.Module, trial: Callable[[], tuple[Run, Any]], names
         return True
     try:
         seen = trial()[0].names == names
-    except Exception:
+    except Exception as error:
+        pass_on_out_of_memory(error)
         seen = False
     if not seen:
         told_uncompiled(module, "trained")

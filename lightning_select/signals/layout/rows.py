@@ -37,8 +37,10 @@ class Layout:
 
 def candidates(shape: torch.Size | tuple[int, ...], rows: int) -> Iterator[Layout]:
     """Every layout under which a tensor of this shape could hold ``rows`` rows, the most usual first."""
+    if 0 in shape:  # a mask let nothing through
+        return
     for axis, size in enumerate(shape):
-        if rows and size and size % rows == 0:
+        if rows and size % rows == 0:
             yield Layout(axis, inner=False if size > rows else None)
             if size > rows:
                 yield Layout(axis, inner=True)
