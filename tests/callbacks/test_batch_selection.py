@@ -333,3 +333,19 @@ def test_a_run_that_goes_on_with_the_short_last_batch_of_an_epoch_may_keep_fewer
     assert same(run(ckpt_path=tmp_path / "step=4.ckpt"), whole)
     with pytest.raises(ArgumentError, match="keep must be at most the rows of a batch"):
         fit(Classifier, BatchSelection(Loss(), TopK(), keep=9))
+
+
+def test_an_error_amid_the_tuner_leaves_nothing_on_the_module(tmp_path: Path) -> None:
+    class Sick(Classifier):
+        lr = 0.1
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            if batch_idx == 1:
+                raise ValueError("enough")
+            return super().training_step(batch, batch_idx)
+
+    module, before = Sick(), set(vars(Sick()))
+    done = trainer(BatchSelection(Loss(), TopK(), keep=2), default_root_dir=tmp_path)
+    with pytest.raises(ValueError, match="enough"):
+        pl.tuner.Tuner(done).lr_find(module, loader(), num_training=5)
+    assert not {"training_step"} & set(vars(module)) - before

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -353,6 +354,28 @@ def test_one_epoch_is_cut_by_steps(tmp_path: Path) -> None:
     found = table(report)
     assert found.periods == tuple(f"step {number}" for number in range(6))
     assert (found.chosen_in.sum(axis=0) == 8).all()
+
+
+class Marked(Rows):
+    """Rows that can be told from each other on a page."""
+
+    def __getitem__(self, position: int) -> Any:
+        return {**super().__getitem__(position), "mark": f"mark of row {position}"}
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_cards_show_rows_of_the_training_dataset(early: bool, tmp_path: Path) -> None:
+    class Stop(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, *rest: Any) -> None:
+            if early and trainer.global_step == 3:
+                raise ValueError("enough")
+
+    report = SelectionReport(tmp_path)
+    with pytest.raises(ValueError, match="enough") if early else nullcontext():
+        fit(Named, BatchSelection(Loss(), TopK(), keep=2), report, Stop(), data=DataLoader(Marked(named, 16), 4))
+    page = (tmp_path / "report.html").read_text()
+    assert "mark of row" in page
+    assert "Error" not in page.replace("ValueError: enough", "")
 
 
 def test_what_a_dataset_draws_for_the_page_is_put_back(tmp_path: Path) -> None:
