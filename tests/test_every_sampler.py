@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lightning_select.errors import ConfigurationError
 from lightning_select.samplers.base import OnlineSampler
 from lightning_select.samplers.progress import Progress
 from lightning_select.samplers.success import with_success
@@ -282,3 +283,36 @@ def test_a_script_becomes_adaptive_by_one_word(name: str, workers: int) -> None:
     assert done.global_step == 2 * -(-len(sampler) // 8)
     assert done.callback_metrics["sampler/lag"] == 4 * (workers > 0) or len(sampler) < 40
     assert not same(weights_of(done), weights_of(fit(ROWS, shuffle=True)))
+
+
+def leaves(state: Any, path: tuple[Any, ...] = ()) -> list[tuple[tuple[Any, ...], Any]]:
+    """All that is in a state, and where."""
+    inside = state.items() if isinstance(state, Mapping) else enumerate(state) if isinstance(state, list) else None
+    return [(path, state)] if inside is None else [leaf for key, one in inside for leaf in leaves(one, (*path, key))]
+
+
+def spoilt(state: Any, path: tuple[Any, ...]) -> Any:
+    """A copy with what no state holds in one place."""
+    twin = part = copy.deepcopy(state)
+    for key in path[:-1]:
+        part = part[key]
+    value = part[path[-1]]
+    part[path[-1]] = value.fill_(-torch.inf if value.is_floating_point() else -9) if isinstance(value, Tensor) else -9
+    return twin
+
+
+@EVERY
+def test_a_state_that_is_refused_changes_nothing(name: str) -> None:
+    first = make(name)
+    train(first, 5)
+    good, refused = passed_on(first.state_dict()), 0
+    for path, _ in leaves(good["learnt"], ("learnt",)):
+        sampler = make(name)
+        train(sampler, 3)
+        before = leaves(passed_on(sampler.state_dict()))
+        try:
+            sampler.load_state_dict(spoilt(good, path))
+        except ConfigurationError:
+            refused += 1
+            assert str(leaves(sampler.state_dict())) == str(before), path
+    assert refused

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from lightning_select import distributed
+from lightning_select.errors import ConfigurationError
 from lightning_select.samplers.checks import checked_signals, length_of, warn_unfed, whole
 from lightning_select.samplers.drawn import Drawn
 from lightning_select.samplers.ledger import Arrival
@@ -238,11 +239,16 @@ class OnlineSampler(DistributedSampler[Any]):
         """Go on where another run was. What differs from that run, in words; nothing if all is well.
 
         Raises:
-            ConfigurationError: The state is damaged, or of another sampler or dataset.
+            ConfigurationError: The state is damaged, or of another sampler or dataset; all is as it was.
         """
-        check_saved(self.owner, state, self._identity, self.tensors(), self.loose, self.optional)
+        before = self.tensors()
+        check_saved(self.owner, state, self._identity, before, self.loose, self.optional)
+        try:
+            self.load_tensors(state["learnt"])
+        except ConfigurationError:
+            self.load_tensors(before)
+            raise
         self.updates, self.progress = state["updates"], Progress(*state["progress"])
-        self.load_tensors(state["learnt"])
         return self._stream.load_state_dict(state["stream"])
 
     def _warn_unfed(self, *, over: bool) -> None:
