@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import hydra.utils
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightning_select.errors import ConfigurationError
+from lightning_select.errors import ArgumentError, ConfigurationError
 from lightning_select.samplers.base import OnlineSampler
 from lightning_select.samplers.progress import Progress
 from lightning_select.samplers.success import with_success
@@ -316,3 +317,25 @@ def test_a_state_that_is_refused_changes_nothing(name: str) -> None:
             refused += 1
             assert str(leaves(sampler.state_dict())) == str(before), path
     assert refused
+
+
+@EVERY
+def test_whole_numbers_and_those_of_numpy_are_taken_for_what_is_meant(name: str) -> None:
+    parameters = inspect.signature(class_of("sampler", name)).parameters
+    whole = {"num_samples": 24, "seed": 3, "lag": 1}
+    given = [(whole, {key: np.int64(value) for key, value in whole.items()})]
+    for key, number in ((key, float(number)) for key in parameters for number in (0, 1)):
+        default = parameters[key].default
+        if isinstance(default, float) or hasattr(default, "begin"):
+            given += [({key: number}, {key: int(number)}), ({key: number}, {key: np.float32(number)})]
+    for plain, other in given:
+        try:
+            one, two = make(name, **plain), make(name, **other)
+        except ArgumentError:
+            continue
+        untouched = passed_on(two.state_dict())
+        assert train(one, 4) == train(two, 4)
+        state, again = passed_on(one.state_dict()), passed_on(two.state_dict())
+        for sampler in (one, two, make(name, **plain), make(name, **other)):
+            for held in (state, again, untouched):
+                sampler.load_state_dict(held)

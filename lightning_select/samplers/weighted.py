@@ -95,7 +95,7 @@ class Weighted(OnlineSampler):
         if positive == 0:
             raise ArgumentError(f"{self.owner}.weights must hold a positive weight, got zeros only.")
         self.replacement = switch(self.owner, "replacement", replacement)
-        self._size = num_samples or (self.rows if replacement else positive)
+        self._size = self._epoch_rows if replacement or num_samples is not None else positive
         if not replacement and self._size > positive:
             raise ArgumentError(
                 f"{self.owner}.num_samples must be at most {positive}, the rows of positive weight, without "
