@@ -19,6 +19,12 @@ __all__ = ["broken_state", "check_least", "check_range", "check_state", "is_plai
 _LARGEST = 2**53
 """Whole numbers beyond are none of ours, and neither torch nor a float could hold all of them."""
 
+_COMPARED = frozenset(
+    {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+    | {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+)
+"""Kinds of numbers with which torch can do everything."""
+
 
 def check_state(
     owner: str,
@@ -115,10 +121,13 @@ def _check_tensor(owner: str, state: Any, like: Tensor, free: bool, path: str) -
 
 
 def _kind(tensor: Tensor) -> str:
+    """In words; what torch cannot compare, such as eight-bit floats, is a kind of its own."""
     if tensor.dtype == torch.bool:
         return "truths"
     if tensor.is_complex():
         return "complex numbers"
+    if tensor.dtype not in _COMPARED:
+        return str(tensor.dtype)
     return "numbers" if tensor.is_floating_point() else "whole numbers"
 
 

@@ -31,7 +31,7 @@ from lightning_select.samplers.draw import WeightedDraw
 from lightning_select.samplers.drawn import Drawn
 from lightning_select.samplers.picks import effective_share
 from lightning_select.samplers.row_weights import RowWeights, Values, checked_weights
-from lightning_select.states import check_range, check_state
+from lightning_select.states import broken_state, check_range, check_state
 from lightning_select.types import Float, Int
 
 __all__ = ["Weighted", "weighted"]
@@ -143,7 +143,9 @@ class Weighted(OnlineSampler):
         """Take over what `tensors` gave."""
         for number in state["numbers"]:
             check_range(self.owner, "numbers", 0 if number is None else number, 0, self.rows)
-        if "drawn" in state and "left" in state:
+        if ("drawn" in state) != ("left" in state):
+            raise broken_state(self.owner, "state.learnt", "hold left and drawn, or neither", ", ".join(state))
+        if "drawn" in state:
             check_state(self.owner, state["drawn"], torch.zeros(self.rows, dtype=torch.bool), path="drawn")
         self._all.load_state_dict(state["all"])
         self._positive, self._number = state["numbers"]
