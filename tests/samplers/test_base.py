@@ -261,3 +261,23 @@ def test_rows_on_their_way_are_dealt_out_evenly_to_other_ranks(rows: int, before
     assert {row for one in dealt for row in one["ids"].tolist()} == set(every.tolist())
     assert sum(len(one["ids"]) for one in dealt) < rows + world
     assert all(torch.equal(one["weights"], one["ids"] / 2) for one in dealt)
+
+
+def test_rows_dealt_out_to_other_ranks_are_as_old_as_the_oldest_of_them() -> None:
+    def started(world: int) -> Any:
+        sampler = Plain(40)
+        sampler.bind(4 * world, 2, torch.device("cpu"))
+        return sampler
+
+    first = started(2)
+    rows = iter(first)
+    for _ in range(3):
+        first.arrived([next(rows) for _ in range(8)])
+        first.landed()
+    next(rows)
+    state = first.state_dict()
+    state["stream"]["pending"] *= 2
+    again = started(1)
+    assert "another number of ranks" in again.load_state_dict(state)
+    rows = iter(again)
+    assert again.arrived([next(rows) for _ in range(4)]).lag == 0
