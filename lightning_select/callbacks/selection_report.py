@@ -115,11 +115,11 @@ class SelectionReport(SelectionCallback):
         # Before those that select, to see what they are offered, and before those that save checkpoints.
         trainer.callbacks = [self, *(one for one in trainer.callbacks if one is not self)]
         self._trainer, self.noting, self.file, self._state = trainer, None, None, None
-        self.notices, self.clock, self.seconds, self._started = [], Clock(), 0.0, None
+        self.notices, self.seconds, self._started = [], 0.0, None
         self._hears, self._reads_margins, self._looked = pl_module.automatic_optimization, self.margins, False
         if not self._hears:
             self.note("Manual optimisation shows no losses of rows, so only choices are reported.")
-        self.interception.clock = self.clock
+        self.clock = self.interception.clock = self.interception.clock or Clock()
         self.interception.want_ids(self.id_key)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:

@@ -220,6 +220,21 @@ def test_a_run_that_goes_on_has_one_record(tmp_path: Path) -> None:
     assert second.noting.offered == whole.noting.offered
 
 
+def test_every_report_tells_what_selection_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    costs: list[Any] = []
+    monkeypatch.setattr(
+        "lightning_select.callbacks.report_parts.write_report", lambda place, data: costs.append(data.cost)
+    )
+    first, second = SelectionReport(tmp_path / "first"), SelectionReport(tmp_path / "second", name="other")
+    pick = BatchSelection(Loss(), TopK(), keep=2)
+    for _ in range(2):
+        fit(Classifier, first, pick, second)
+        seconds = first.clock.seconds[pick]
+        assert seconds > 0
+        assert [cost.selection_seconds for cost in costs[-2:]] == [seconds, seconds]
+        assert [cost.report_seconds for cost in costs[-2:]] == [second.clock.seconds[one] for one in (second, first)]
+
+
 def test_a_second_fit_starts_afresh(tmp_path: Path) -> None:
     report = SelectionReport(tmp_path)
     fit(Classifier, report)
