@@ -24,7 +24,7 @@ from lightning_select.callbacks.report_checks import (
 )
 from lightning_select.callbacks.report_parts import gather_report
 from lightning_select.callbacks.restoring import saved_report
-from lightning_select.compat import rank_zero_info
+from lightning_select.compat import rank_zero_info, starts_amid_epoch
 from lightning_select.errors import TrainingStepContractError
 from lightning_select.signals.base import Signals
 from lightning_select.types import Batch
@@ -130,7 +130,7 @@ class SelectionReport(SelectionCallback):
         """
         super().on_train_start(trainer, pl_module)
         rows = dataset_length(self, self.interception)
-        sizes = {"steady": is_steady(trainer.train_dataloader), "amid": trainer.global_step > 0}
+        sizes = {"steady": is_steady(trainer.train_dataloader), "amid": starts_amid_epoch(trainer)}
         self.noting = Noting(rows, trainer.strategy.root_device, unit=period_unit(trainer), **sizes)
         if self._state is not None:
             self.noting.load_state_dict(self._state["noting"])
