@@ -94,9 +94,10 @@ def check_least(owner: str, state: Mapping[str, Any], least: Mapping[str, float]
 
 
 def is_plain(value: Any) -> bool:
-    """Is this a tensor that holds numbers, one after the other, and all that it says it holds?
+    """Is this a tensor on a device whose memory has room for as many numbers as it says it holds?
 
-    One that repeats itself takes no room in a file, and all there is once it is used.
+    One that repeats itself beyond that takes no room in a file, and all there is once it is used. In what order the
+    numbers lie, and whether some are the same place of that memory, does not matter.
     """
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_nested:
         return False

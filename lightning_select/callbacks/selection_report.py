@@ -40,7 +40,7 @@ class SelectionReport(SelectionCallback):
     It listens to the training steps that happen anyway, to every `BatchSelection` and `LossReweighting` of the Trainer
     and to samplers; with none of them it reports on ordinary training. Training is bit for bit what it is without, but
     for rounding where a compiler fuses the loss. At the end of the fit, or when it is interrupted, ``report.html`` (one
-    file, no network) and ``rows.csv`` (what is known of each row) are written; else a line says why, and it goes on.
+    file, no network) and ``rows.csv`` (what is known of each row) are written. Where that fails, a line says why.
 
     A step that cannot be read row by row is reported on without losses and margins. On several ranks every rank holds
     the whole record and the first one writes. The record is in the checkpoint: some 110 bytes per row of the dataset.
