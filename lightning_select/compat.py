@@ -46,6 +46,7 @@ __all__ = [
     "rank_zero_info",
     "rank_zero_warn",
     "sized_len",
+    "starts_amid_epoch",
     "train_source",
     "trainer_of",
     "uncompiled",
@@ -135,6 +136,13 @@ def quiet_trainer(trainer: Any, **kwargs: Any) -> Iterator[Any]:
         talker.disabled = quiet
         if rank is not None:
             vars(rank_zero.rank_zero_only)["rank"] = rank
+
+
+def starts_amid_epoch(trainer: Any) -> bool:
+    """Is the first batch of this fit one amid an epoch? To be asked when training starts, and only then."""
+    loop = trainer.fit_loop.epoch_loop
+    done = loop.batch_progress.current.ready
+    return bool(loop.restarting) and 0 < done < trainer.num_training_batches
 
 
 def train_source(trainer: Any) -> Any:

@@ -18,6 +18,7 @@ SECOND = -7723592293110705685
 
 def generator_at(device: torch.device, *place: int) -> torch.Generator:
     """A generator seeded by a place: (seed, step, rank), or (seed, epoch, draw)."""
+    place = tuple(map(int, place))  # those of NumPy are written in another way
     digest = hashlib.blake2b(repr(place).encode(), digest_size=8).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
 

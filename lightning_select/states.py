@@ -19,6 +19,12 @@ __all__ = ["broken_state", "check_least", "check_range", "check_state", "is_plai
 _LARGEST = 2**53
 """Whole numbers beyond are none of ours, and neither torch nor a float could hold all of them."""
 
+_COMPARED = frozenset(
+    {torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+    | {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+)
+"""Kinds of numbers with which torch can do everything."""
+
 
 def check_state(
     owner: str,
@@ -88,9 +94,10 @@ def check_least(owner: str, state: Mapping[str, Any], least: Mapping[str, float]
 
 
 def is_plain(value: Any) -> bool:
-    """Is this a tensor that holds numbers, one after the other, and all that it says it holds?
+    """Is this a tensor on a device whose memory has room for as many numbers as it says it holds?
 
-    One that repeats itself takes no room in a file, and all there is once it is used.
+    One that repeats itself beyond that takes no room in a file, and all there is once it is used. In what order the
+    numbers lie, and whether some are the same place of that memory, does not matter.
     """
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_nested:
         return False
@@ -115,10 +122,13 @@ def _check_tensor(owner: str, state: Any, like: Tensor, free: bool, path: str) -
 
 
 def _kind(tensor: Tensor) -> str:
+    """In words; what torch cannot compare, such as eight-bit floats, is a kind of its own."""
     if tensor.dtype == torch.bool:
         return "truths"
     if tensor.is_complex():
         return "complex numbers"
+    if tensor.dtype not in _COMPARED:
+        return str(tensor.dtype)
     return "numbers" if tensor.is_floating_point() else "whole numbers"
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from lightning_select import compat
@@ -44,6 +47,44 @@ def test_batch_index_is_the_next_one() -> None:
 
     fit(Watching)
     assert [mine for mine, _ in seen] == [theirs for _, theirs in seen] == [*range(6), *range(6)]
+
+
+def test_a_fit_that_starts_amid_an_epoch_is_known(tmp_path: Path) -> None:
+    """``epoch_loop.batch_progress`` and ``restarting``: the first batch may be the short last one of an epoch."""
+    seen: list[tuple[bool, bool]] = []
+
+    class Watch(pl.Callback):
+        def on_train_start(self, trainer, pl_module):
+            self.mine = compat.starts_amid_epoch(trainer)
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if self.mine is not None:
+                # Where steps are counted and not epochs, Lightning numbers on after an epoch that is over.
+                seen.append((self.mine, 0 < batch_idx < 6))
+            self.mine = None
+
+    def run(done: pl.Trainer, **kwargs: Any) -> None:
+        done.fit(Classifier(), loader(), **kwargs)
+
+    steps = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    ends = ModelCheckpoint(tmp_path, filename="end-{step}", save_on_train_epoch_end=True, save_top_k=-1)
+    first = trainer(Watch(), steps, ends, enable_checkpointing=True)
+    run(first)
+    first.fit_loop.max_epochs = 3
+    run(first)
+    first.save_checkpoint(tmp_path / "by_hand.ckpt")
+    for limit in ({"max_epochs": 4}, {"max_steps": 24, "max_epochs": -1}):
+        for name in ("step=1", "step=5", "step=6", "step=7", "step=11", "end-step=6", "end-step=12", "by_hand"):
+            run(trainer(Watch(), **limit), ckpt_path=tmp_path / f"{name}.ckpt")
+    cut = trainer(Watch(), max_steps=8, max_epochs=-1)
+    run(cut)
+    cut.save_checkpoint(tmp_path / "cut.ckpt")
+    cut.fit_loop.epoch_loop.max_steps = 11
+    run(cut)
+    run(trainer(Watch(), max_steps=11, max_epochs=-1), ckpt_path=tmp_path / "cut.ckpt")
+    assert [mine for mine, _ in seen] == [theirs for _, theirs in seen]
+    assert len(seen) == 21
+    assert sum(mine for mine, _ in seen) >= 8
 
 
 def test_compiled_modules_are_known_by_their_context() -> None:

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import hydra.utils
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lightning_select.errors import ArgumentError, ConfigurationError
 from lightning_select.samplers.base import OnlineSampler
 from lightning_select.samplers.progress import Progress
 from lightning_select.samplers.success import with_success
@@ -282,3 +284,58 @@ def test_a_script_becomes_adaptive_by_one_word(name: str, workers: int) -> None:
     assert done.global_step == 2 * -(-len(sampler) // 8)
     assert done.callback_metrics["sampler/lag"] == 4 * (workers > 0) or len(sampler) < 40
     assert not same(weights_of(done), weights_of(fit(ROWS, shuffle=True)))
+
+
+def leaves(state: Any, path: tuple[Any, ...] = ()) -> list[tuple[tuple[Any, ...], Any]]:
+    """All that is in a state, and where."""
+    inside = state.items() if isinstance(state, Mapping) else enumerate(state) if isinstance(state, list) else None
+    return [(path, state)] if inside is None else [leaf for key, one in inside for leaf in leaves(one, (*path, key))]
+
+
+def spoilt(state: Any, path: tuple[Any, ...]) -> Any:
+    """A copy with what no state holds in one place."""
+    twin = part = copy.deepcopy(state)
+    for key in path[:-1]:
+        part = part[key]
+    value = part[path[-1]]
+    part[path[-1]] = value.fill_(-torch.inf if value.is_floating_point() else -9) if isinstance(value, Tensor) else -9
+    return twin
+
+
+@EVERY
+def test_a_state_that_is_refused_changes_nothing(name: str) -> None:
+    first = make(name)
+    train(first, 5)
+    good, refused = passed_on(first.state_dict()), 0
+    for path, _ in leaves(good["learnt"], ("learnt",)):
+        sampler = make(name)
+        train(sampler, 3)
+        before = leaves(passed_on(sampler.state_dict()))
+        try:
+            sampler.load_state_dict(spoilt(good, path))
+        except ConfigurationError:
+            refused += 1
+            assert str(leaves(sampler.state_dict())) == str(before), path
+    assert refused
+
+
+@EVERY
+def test_whole_numbers_and_those_of_numpy_are_taken_for_what_is_meant(name: str) -> None:
+    parameters = inspect.signature(class_of("sampler", name)).parameters
+    whole = {"num_samples": 24, "seed": 3, "lag": 1}
+    given = [(whole, {key: np.int64(value) for key, value in whole.items()})]
+    for key, number in ((key, float(number)) for key in parameters for number in (0, 1)):
+        default = parameters[key].default
+        if isinstance(default, float) or hasattr(default, "begin"):
+            given += [({key: number}, {key: int(number)}), ({key: number}, {key: np.float32(number)})]
+    for plain, other in given:
+        try:
+            one, two = make(name, **plain), make(name, **other)
+        except ArgumentError:
+            continue
+        untouched = passed_on(two.state_dict())
+        assert train(one, 4) == train(two, 4)
+        state, again = passed_on(one.state_dict()), passed_on(two.state_dict())
+        for sampler in (one, two, make(name, **plain), make(name, **other)):
+            for held in (state, again, untouched):
+                sampler.load_state_dict(held)

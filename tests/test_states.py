@@ -11,7 +11,13 @@ import torch
 from lightning_select.errors import ConfigurationError
 from lightning_select.states import check_least, check_range, check_state
 
-OURS = {"weights": torch.zeros(3), "place": [1, 2], "inner": {"name": "x", "on": True}, "mean": 0.5}
+OURS = {
+    "weights": torch.zeros(3),
+    "counts": torch.zeros(3, dtype=torch.int64),
+    "place": [1, 2],
+    "inner": {"name": "x", "on": True},
+    "mean": 0.5,
+}
 
 
 def test_one_of_ours_passes() -> None:
@@ -30,6 +36,9 @@ def test_one_of_ours_passes() -> None:
         ({"weights": torch.zeros(3, dtype=torch.int64)}, "got a tensor of whole numbers"),
         ({"weights": torch.zeros(3, dtype=torch.bool)}, "got a tensor of truths"),
         ({"weights": torch.zeros(3, dtype=torch.complex64)}, "got a tensor of complex numbers"),
+        ({"weights": torch.zeros(3).to(torch.float8_e4m3fn)}, "got a tensor of torch.float8_e4m3fn"),
+        ({"counts": torch.zeros(3, dtype=torch.uint16)}, "got a tensor of torch.uint16"),
+        ({"counts": torch.zeros(3, dtype=torch.uint64)}, "got a tensor of torch.uint64"),
         ({"weights": torch.zeros(1).expand(3)}, "state.weights"),
         ({"weights": torch.zeros(3).to_sparse()}, "state.weights"),
         ({"weights": torch.zeros(3, device="meta")}, "state.weights"),

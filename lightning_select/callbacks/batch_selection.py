@@ -19,7 +19,7 @@ from lightning_select.callbacks.reference_check import check_reference, known_lo
 from lightning_select.callbacks.restoring import saved_selection
 from lightning_select.callbacks.selection_checks import check_arguments
 from lightning_select.callbacks.stopwatch import Stopwatch
-from lightning_select.compat import next_batch_index
+from lightning_select.compat import next_batch_index, starts_amid_epoch
 from lightning_select.errors import ArgumentError, ConfigurationError
 from lightning_select.protocols import Score, SelectionContext, Selector
 from lightning_select.schedule import Anneal, Schedule, resolve
@@ -102,6 +102,7 @@ class BatchSelection(SelectionCallback):
         self._runner: StepRunner | None = None
         self._trainer: Any = None
         self._sized = self._measured = self._advised = False
+        self._whole_from = 0
         self._stopwatch = Stopwatch()
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -130,7 +131,8 @@ class BatchSelection(SelectionCallback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Make the reference ready, which may mean to train it."""
         super().on_train_start(trainer, pl_module)
-        self._sized = trainer.global_step > 0  # a resumed run may begin with the short last batch of an epoch
+        # A resumed run may begin with the short last batch of an epoch; `keep` is then compared with the next one's.
+        self._whole_from = trainer.current_epoch + starts_amid_epoch(trainer)
         if self._reference is not None and self.interception is not None:
             self._reference.load_state_dict(self._reference_state)
             self._reference.prepare(trainer, pl_module, self.interception.dataset_rows)
@@ -243,7 +245,8 @@ class BatchSelection(SelectionCallback):
 
     def _count(self, step: int, rows: int) -> int:
         keep = self.keep.at(step, self.total_steps) if isinstance(self.keep, Anneal) else self.keep
-        if isinstance(keep, int) and keep > rows and not self._sized:
+        whole = self._trainer.current_epoch >= self._whole_from
+        if isinstance(keep, int) and keep > rows and whole and not self._sized:
             raise ArgumentError(f"BatchSelection.keep must be at most the rows of a batch ({rows}), got {keep}.")
-        self._sized = True
+        self._sized = self._sized or whole
         return kept_count(keep, rows)

@@ -8,7 +8,7 @@ methods on the instances that the Trainer uses, and takes every wrap off again a
   early a place: a data module may override it.)
 * ``module.training_step``: runs under `Capture` where weights are to be applied.
 * ``strategy.process_dataloader``: lets the row ids of a loader be recorded before its first batch is drawn.
-* ``strategy.teardown``: the last thing that a Trainer calls, whatever went wrong.
+* ``strategy.teardown``: called even where an error left the callbacks hidden from the Trainer.
 """
 
 from __future__ import annotations
@@ -159,9 +159,12 @@ class Interception:
         self._undo.append(wrap.take_off)
 
     def _torn_down(self, original: Callable[..., Any], args: Any, kwargs: Any) -> None:
-        """An error amid a run of Lightning's tuner, which takes all callbacks away, is told to none of them."""
+        """Dismiss those that the Trainer will not: its tuner takes all callbacks away, and an error leaves it so.
+
+        All others still have `on_fit_end` before them, which comes after this and before their own teardown.
+        """
         original(*args, **kwargs)
-        for member in list(self.members):
+        for member in [one for one in self.members if one not in self.trainer.callbacks]:
             member.teardown(self.trainer, self.module, "fit")
 
     def _in_order(self) -> list[Member]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightning_select.callbacks.wrap import Wrap
+from lightning_select.callbacks.wrap import Wrap, while_there
 from lightning_select.compat import sized_len, train_source
 from lightning_select.device_loader import DeviceLoader
 from lightning_select.errors import ConfigurationError
@@ -119,7 +120,9 @@ def keep_sampler(trainer: Any) -> Callable[[], None]:
     Raises:
         ConfigurationError: Later, from the Trainer: ``overfit_batches`` would replace the sampler.
     """
-    source, held = train_source(trainer), []
+    source = train_source(trainer)
+    # By loader: its own sampler, which holds its dataset. Neither must outlive a loader that is made anew.
+    replaced: dict[int, tuple[weakref.ref[Any], Any]] = {}
 
     def look(original: Any, *args: Any, **kwargs: Any) -> Any:
         loaders = original(*args, **kwargs)
@@ -131,7 +134,8 @@ def keep_sampler(trainer: Any) -> Callable[[], None]:
                     "which reads the same rows in order. Take limit_train_batches, or no sampler."
                 )
             if found is not None and isinstance(loader, DataLoader) and loader.sampler is not found:
-                held.append((loader, loader.sampler))
+                replaced[id(loader)] = weakref.ref(loader), loader.sampler
+                weakref.finalize(loader, replaced.pop, id(loader), None)
                 vars(loader)["sampler"] = found
         return loaders
 
@@ -140,9 +144,10 @@ def keep_sampler(trainer: Any) -> Callable[[], None]:
 
     def stop() -> None:
         wrap.take_off()
-        while held:
-            loader, sampler = held.pop()
-            vars(loader)["sampler"] = sampler
+        for there, sampler in list(replaced.values()):
+            if (loader := there()) is not None:
+                vars(loader)["sampler"] = sampler
+        replaced.clear()
 
     return stop
 
@@ -157,10 +162,11 @@ def keep_state(loader: Any) -> Callable[[], None]:
     save, load = Wrap(lambda original: {}, loader, "state_dict"), Wrap(_ignore, loader, "load_state_dict")
     save.put()
     load.put()
+    stops = [while_there(wrap, Wrap.take_off) for wrap in (load, save)]
 
     def stop() -> None:
-        save.take_off()
-        load.take_off()
+        for one in stops:
+            one()
 
     return stop
 

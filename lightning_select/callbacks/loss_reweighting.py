@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_select.callbacks.base import SelectionCallback, entropy
 from lightning_select.callbacks.choice import checked_weights, name_of, noted_weights
 from lightning_select.callbacks.gathering import Gathering
+from lightning_select.compat import starts_amid_epoch
 from lightning_select.errors import ArgumentError
 from lightning_select.protocols import Weighting
 from lightning_select.schedule import Schedule, resolve
@@ -81,7 +82,7 @@ class LossReweighting(SelectionCallback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Ask once how many ranks there are."""
         super().on_train_start(trainer, pl_module)
-        self._gathering = Gathering("LossReweighting", amid=trainer.global_step > 0)
+        self._gathering = Gathering("LossReweighting", amid=starts_amid_epoch(trainer))
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """From the next epoch on, the first batch tells how large they are."""

@@ -108,7 +108,8 @@ def _note_what_is_missing(report: Any, table: RowTable) -> None:
 
 
 def _cost(report: Any, trainer: Any, table: RowTable) -> Cost:
-    spent = {one: seconds for one, seconds in report.clock.seconds.items() if one is not report}
+    # All reports of a Trainer share one clock, and none of them selects.
+    spent = {one: seconds for one, seconds in report.clock.seconds.items() if not hasattr(one, "noting")}
     return Cost(
         seconds=report.seconds,
         selection_seconds=sum(spent.values()),

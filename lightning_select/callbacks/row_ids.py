@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from lightning_select.callbacks.wrap import while_there
+from lightning_select.compat import sized_len
 from lightning_select.device_loader import DeviceLoader
 from lightning_select.errors import ConfigurationError, RowIdError
 from lightning_select.samplers.base import OnlineSampler
@@ -77,9 +79,9 @@ class RowIds:
             self._reason = "the loader hands out batches in another order than it draws them (in_order=False)"
         else:
             self._listening = True
-            self.dataset_rows = loader.rows if isinstance(loader, DeviceLoader) else len(loader.dataset)  # type: ignore[arg-type]
+            self.dataset_rows = loader.rows if isinstance(loader, DeviceLoader) else sized_len(loader.dataset)
             vars(loader)["batch_sampler"] = _Listening(batches, self._drawn, stateful=self._sampler is None)
-            return lambda: vars(loader).update(batch_sampler=batches)
+            return while_there(loader, _stop_listening)
         return None
 
     def of(self, batch: Batch, rows: int, device: torch.device, loaders: int) -> Int[Tensor, "rows"] | None:
@@ -137,6 +139,12 @@ class RowIds:
                     f"{self._sampler.owner}, got {low if low < 0 else high}."
                 )
         return ids.to(torch.int64)
+
+
+def _stop_listening(loader: Any) -> None:
+    batches = vars(loader).get("batch_sampler")
+    if isinstance(batches, _Listening):
+        vars(loader)["batch_sampler"] = batches.inner
 
 
 class _Listening:

@@ -24,7 +24,7 @@ from lightning_select.callbacks.loaders import (
 )
 from lightning_select.callbacks.restoring import saved_feedback
 from lightning_select.callbacks.wrap import Wrap
-from lightning_select.compat import planned_steps, rank_zero_info
+from lightning_select.compat import planned_steps, rank_zero_info, starts_amid_epoch
 from lightning_select.device_loader import DeviceLoader
 from lightning_select.errors import MissingSignalError, TrainingStepContractError
 from lightning_select.samplers.base import OnlineSampler
@@ -98,7 +98,7 @@ class SamplerFeedback(SelectionCallback):
         if self.sampler is None:
             return
         super().on_train_start(trainer, pl_module)
-        self._gathering = Gathering(self.sampler.owner, steady=self._steady, amid=trainer.global_step > 0)
+        self._gathering = Gathering(self.sampler.owner, steady=self._steady, amid=starts_amid_epoch(trainer))
         self.sampler.progress = so_far(trainer, self.sampler.progress, self.total_steps)
 
     @property

@@ -24,7 +24,7 @@ from lightning_select.callbacks.report_checks import (
 )
 from lightning_select.callbacks.report_parts import gather_report
 from lightning_select.callbacks.restoring import saved_report
-from lightning_select.compat import rank_zero_info
+from lightning_select.compat import rank_zero_info, starts_amid_epoch
 from lightning_select.errors import TrainingStepContractError
 from lightning_select.signals.base import Signals
 from lightning_select.types import Batch
@@ -40,7 +40,7 @@ class SelectionReport(SelectionCallback):
     It listens to the training steps that happen anyway, to every `BatchSelection` and `LossReweighting` of the Trainer
     and to samplers; with none of them it reports on ordinary training. Training is bit for bit what it is without, but
     for rounding where a compiler fuses the loss. At the end of the fit, or when it is interrupted, ``report.html`` (one
-    file, no network) and ``rows.csv`` (what is known of each row) are written; else a line says why, and it goes on.
+    file, no network) and ``rows.csv`` (what is known of each row) are written. Where that fails, a line says why.
 
     A step that cannot be read row by row is reported on without losses and margins. On several ranks every rank holds
     the whole record and the first one writes. The record is in the checkpoint: some 110 bytes per row of the dataset.
@@ -115,11 +115,11 @@ class SelectionReport(SelectionCallback):
         # Before those that select, to see what they are offered, and before those that save checkpoints.
         trainer.callbacks = [self, *(one for one in trainer.callbacks if one is not self)]
         self._trainer, self.noting, self.file, self._state = trainer, None, None, None
-        self.notices, self.clock, self.seconds, self._started = [], Clock(), 0.0, None
+        self.notices, self.seconds, self._started = [], 0.0, None
         self._hears, self._reads_margins, self._looked = pl_module.automatic_optimization, self.margins, False
         if not self._hears:
             self.note("Manual optimisation shows no losses of rows, so only choices are reported.")
-        self.interception.clock = self.clock
+        self.clock = self.interception.clock = self.interception.clock or Clock()
         self.interception.want_ids(self.id_key)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -130,7 +130,7 @@ class SelectionReport(SelectionCallback):
         """
         super().on_train_start(trainer, pl_module)
         rows = dataset_length(self, self.interception)
-        sizes = {"steady": is_steady(trainer.train_dataloader), "amid": trainer.global_step > 0}
+        sizes = {"steady": is_steady(trainer.train_dataloader), "amid": starts_amid_epoch(trainer)}
         self.noting = Noting(rows, trainer.strategy.root_device, unit=period_unit(trainer), **sizes)
         if self._state is not None:
             self.noting.load_state_dict(self._state["noting"])

@@ -5,11 +5,26 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import weakref
 from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
 
-__all__ = ["Wrap"]
+__all__ = ["Wrap", "while_there"]
+
+
+def while_there(one: Any, undo: Callable[[Any], None]) -> Callable[[], None]:
+    """``undo(one)`` as a function that does not hold what it is about.
+
+    A loader that is made anew in every epoch would otherwise keep its workers until the end of the fit.
+    """
+    there = weakref.ref(one)
+
+    def undone() -> None:
+        if (found := there()) is not None:
+            undo(found)
+
+    return undone
 
 
 class Wrap(functools.partial):  # type: ignore[type-arg]

@@ -95,7 +95,7 @@ class RowRecord:
 
     def table(self, class_names: tuple[str, ...] = (), group_names: tuple[str, ...] = ()) -> RowTable:
         """All of it, on the host."""
-        sums = dict(zip(_SUMS, self._sums[: self.rows].cpu().numpy().T, strict=True))
+        sums = dict(zip(_SUMS, _finite(self._sums[: self.rows].cpu()).numpy().T, strict=True))
         latest = dict(zip(_LATEST, self._latest[: self.rows].cpu().numpy().T, strict=True))
         self._flush()
         used = self._period + 1
@@ -125,6 +125,7 @@ class RowRecord:
         """Tensors and primitives only."""
         tensors = {name: getattr(self, f"_{name}")[: self.rows].cpu().clone() for name in _TENSORS}
         periods = {"period": self._period, "unit": self.periods.unit, "width": self.periods.width}
+        tensors["sums"] = _finite(tensors["sums"])
         return {**tensors, **periods, "outside": self._outside.cpu().clone()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -184,6 +185,12 @@ class RowRecord:
 
 
 _TENSORS = ("sums", "latest", "now", "chosen_in")
+
+
+def _finite(sums: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+    """Losses of a model that has diverged may be finite and their sum not; it stands at the largest number then."""
+    most = torch.finfo(sums.dtype).max
+    return sums.clamp(-most, most)
 
 
 def _mean(total: np.ndarray[Any, Any], count: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:

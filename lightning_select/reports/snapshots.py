@@ -50,6 +50,11 @@ class Snapshots:
         """
         if self._levels.device != losses.device:
             self._levels = self._levels.to(losses.device)
+            # What a checkpoint gave back is still on the host.
+            self._taken = [
+                (before, its_epoch, values.to(losses.device), share.to(losses.device))
+                for before, its_epoch, values, share in self._taken
+            ]
         quantiles = [_quantiles(values, self._levels) for values in (scores, losses)]
         self._taken.append((step, epoch, torch.cat(quantiles), kept))
         if len(self._taken) >= _MOST:

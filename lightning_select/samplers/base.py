@@ -21,7 +21,7 @@ from lightning_select.samplers.checks import checked_signals, length_of, warn_un
 from lightning_select.samplers.drawn import Drawn
 from lightning_select.samplers.ledger import Arrival
 from lightning_select.samplers.progress import Progress
-from lightning_select.samplers.saved import check_saved
+from lightning_select.samplers.saved import check_saved, load_whole
 from lightning_select.samplers.stream import Stream
 from lightning_select.schedule import resolve
 from lightning_select.types import Int
@@ -227,22 +227,19 @@ class OnlineSampler(DistributedSampler[Any]):
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs to draw the same rows. Every rank must call it."""
-        parts = {
-            "progress": list(astuple(self.progress)),
-            "stream": self._stream.state_dict(),
-            "learnt": self.tensors(),
-        }
-        return {**self._identity, "updates": self.updates, **parts}
+        parts = {"stream": self._stream.state_dict(), "learnt": self.tensors()}
+        return {**self._identity, "updates": self.updates, "progress": list(astuple(self.progress)), **parts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> str:
         """Go on where another run was. What differs from that run, in words; nothing if all is well.
 
         Raises:
-            ConfigurationError: The state is damaged, or of another sampler or dataset.
+            ConfigurationError: The state is damaged, or of another sampler or dataset; all is as it was.
         """
-        check_saved(self.owner, state, self._identity, self.tensors(), self.loose, self.optional)
+        before = self.tensors()
+        check_saved(self.owner, state, self._identity, before, self.loose, self.optional)
+        load_whole(self.load_tensors, state["learnt"], before)
         self.updates, self.progress = state["updates"], Progress(*state["progress"])
-        self.load_tensors(state["learnt"])
         return self._stream.load_state_dict(state["stream"])
 
     def _warn_unfed(self, *, over: bool) -> None:

@@ -46,6 +46,9 @@ EPSILON = 1e-6
 NAMED = 32
 """So many categories get curves of their own."""
 
+_MOST = 1e300
+"""Size of a value or of a mean loss. Beyond, neither a difference nor a value in terms of the temperature is finite."""
+
 
 def category_bandit(values: Float[Tensor, "categories"], temperature: float) -> Float[Tensor, "categories"]:
     """Probability of each category: the softmax of ``values / temperature``."""
@@ -166,7 +169,9 @@ class CategoryBandit(OnlineSampler):
 
     def load_tensors(self, state: Mapping[str, Any]) -> None:
         """Take over the values, and go on in the queues."""
-        check_range(self.owner, "values", state["values"], -math.inf)
+        known = state["means"][~state["means"].isnan()]
+        for name, numbers in (("values", state["values"]), ("means", known)):
+            check_range(self.owner, name, numbers, -_MOST, _MOST)
         self.queues.load_state_dict(state["queues"])
         for name, mine in (("values", self.values), ("means", self._means)):
             check_state(self.owner, state[name], mine, path=name)

@@ -117,7 +117,7 @@ class InfoBatch(OnlineSampler):
             raise ArgumentError(f"{self.owner}.mode must be constant or shrinking, got {mode!r}.")
         if mode == "shrinking" and num_samples is not None:
             raise ArgumentError(
-                f"{self.owner}.num_samples must be None in shrinking mode, whose passes have one, got {num_samples}."
+                f"{self.owner}.num_samples must be None in shrinking mode, which sets it itself, got {num_samples}."
             )
         self.mode, self.history = mode, SampleHistory(self.rows)
         self._ids, self._weights = torch.arange(0), torch.ones(0, dtype=torch.float64)

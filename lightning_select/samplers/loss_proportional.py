@@ -126,7 +126,7 @@ class LossProportional(OnlineSampler):
 
     def draw(self, count: int, generator: torch.Generator) -> Drawn:
         """The next rows; where none may come twice and there are too few, each comes once before any comes again."""
-        self._raise_to(self.resolve(self.alpha))
+        self._raise_to(float(self.resolve(self.alpha)))
         if self.replacement:
             ids = self._draw_repeated(count, generator)
         else:
@@ -187,7 +187,7 @@ class LossProportional(OnlineSampler):
     def _alpha(self) -> float:
         """The power that is in the weights; the first one before any draw."""
         if self._power != self._power:
-            self._power = self.resolve(self.alpha)
+            self._power = float(self.resolve(self.alpha))
         return self._power
 
     def _raise_to(self, alpha: float) -> None:

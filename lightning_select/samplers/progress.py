@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+from lightning_select.errors import ArgumentError
 
 __all__ = ["Progress"]
 
@@ -10,6 +15,12 @@ __all__ = ["Progress"]
 @dataclass(frozen=True)
 class Progress:
     """How far training is. A Trainer keeps it up to date; in a loop of your own, assign ``sampler.progress``.
+
+    A length may be a whole number that is a ``float``, or infinite where it is not known, such as
+    ``trainer.estimated_stepping_batches``.
+
+    Raises:
+        ArgumentError: A value is no whole number.
 
     Attributes:
         step: Optimiser steps so far.
@@ -20,3 +31,17 @@ class Progress:
     step: int = 0
     total_steps: int | None = None
     max_epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "step", _whole("step", self.step))
+        for name in ("total_steps", "max_epochs"):
+            value = getattr(self, name)
+            unknown = value is None or value == math.inf
+            object.__setattr__(self, name, None if unknown else _whole(name, value))
+
+
+def _whole(name: str, value: Any) -> int:
+    whole = isinstance(value, Real) and float(value).is_integer()
+    if not whole or isinstance(value, bool):
+        raise ArgumentError(f"Progress.{name} must be a whole number, got {value!r}.")
+    return int(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import astuple
 from typing import Any
 
@@ -11,7 +11,7 @@ from lightning_select.samplers.ledger import Ledger
 from lightning_select.samplers.progress import Progress
 from lightning_select.states import broken_state, check_range, check_state
 
-__all__ = ["check_saved"]
+__all__ = ["check_saved", "load_whole"]
 
 _SAME = {
     "sampler": "the sampler must be of the kind",
@@ -63,6 +63,19 @@ def check_saved(
     check_range(owner, "state.progress.step", state["progress"][0], 0)
     _check_stream(owner, state["stream"], identity["rows"])
     check_state(owner, state["learnt"], learnt, loose=loose, optional=optional, path="state.learnt")
+
+
+def load_whole(load: Callable[[Any], None], state: Any, before: Any) -> None:
+    """Load a state, or where its owner refuses it what was there before: the first parts may be taken over by then.
+
+    Raises:
+        ConfigurationError: It is refused.
+    """
+    try:
+        load(state)
+    except ConfigurationError:
+        load(before)
+        raise
 
 
 def _check_stream(owner: str, state: Any, rows: int) -> None:

@@ -161,9 +161,11 @@ def _share(pending: Sequence[State], rank: int, world: int) -> State:
         return torch.cat([rows, *[rows[:1]] * (-len(rows) % world)])[rank::world]
 
     ids = dealt("ids")
+    # One chunk is as old as the oldest in it.
+    oldest = min((int(version) for one in pending for version in one["versions"]), default=0)
     return {
         "ids": ids,
         "weights": dealt("weights"),
         "sizes": torch.tensor([len(ids)] if len(ids) else [], dtype=torch.int64),
-        "versions": torch.tensor([0] if len(ids) else [], dtype=torch.int64),
+        "versions": torch.tensor([oldest] if len(ids) else [], dtype=torch.int64),
     }

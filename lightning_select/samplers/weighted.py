@@ -31,7 +31,7 @@ from lightning_select.samplers.draw import WeightedDraw
 from lightning_select.samplers.drawn import Drawn
 from lightning_select.samplers.picks import effective_share
 from lightning_select.samplers.row_weights import RowWeights, Values, checked_weights
-from lightning_select.states import check_range, check_state
+from lightning_select.states import broken_state, check_range, check_state
 from lightning_select.types import Float, Int
 
 __all__ = ["Weighted", "weighted"]
@@ -95,7 +95,7 @@ class Weighted(OnlineSampler):
         if positive == 0:
             raise ArgumentError(f"{self.owner}.weights must hold a positive weight, got zeros only.")
         self.replacement = switch(self.owner, "replacement", replacement)
-        self._size = num_samples or (self.rows if replacement else positive)
+        self._size = self._epoch_rows if replacement or num_samples is not None else positive
         if not replacement and self._size > positive:
             raise ArgumentError(
                 f"{self.owner}.num_samples must be at most {positive}, the rows of positive weight, without "
@@ -143,7 +143,9 @@ class Weighted(OnlineSampler):
         """Take over what `tensors` gave."""
         for number in state["numbers"]:
             check_range(self.owner, "numbers", 0 if number is None else number, 0, self.rows)
-        if "drawn" in state and "left" in state:
+        if ("drawn" in state) != ("left" in state):
+            raise broken_state(self.owner, "state.learnt", "hold left and drawn, or neither", ", ".join(state))
+        if "drawn" in state:
             check_state(self.owner, state["drawn"], torch.zeros(self.rows, dtype=torch.bool), path="drawn")
         self._all.load_state_dict(state["all"])
         self._positive, self._number = state["numbers"]

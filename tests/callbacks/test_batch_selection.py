@@ -333,3 +333,37 @@ def test_a_run_that_goes_on_with_the_short_last_batch_of_an_epoch_may_keep_fewer
     assert same(run(ckpt_path=tmp_path / "step=4.ckpt"), whole)
     with pytest.raises(ArgumentError, match="keep must be at most the rows of a batch"):
         fit(Classifier, BatchSelection(Loss(), TopK(), keep=9))
+
+
+@pytest.mark.parametrize("step", [0, 2, 5, 6, 8])
+def test_a_run_that_goes_on_with_more_to_keep_than_a_batch_has_is_refused(step: int, tmp_path: Path) -> None:
+    saves = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    fit(Classifier, BatchSelection(Loss(), TopK(), keep=4), saves, enable_checkpointing=True)
+    more = trainer(BatchSelection(Loss(), TopK(), keep=9), max_epochs=3)
+    with pytest.raises(ArgumentError, match=r"keep must be at most the rows of a batch \(8\), got 9"):
+        more.fit(Classifier(), loader(), ckpt_path=tmp_path / f"step={step}.ckpt" if step else None)
+    assert more.global_step == -(-step // 6) * 6
+
+
+def test_a_second_fit_with_more_to_keep_than_a_batch_has_is_refused() -> None:
+    pick = BatchSelection(Loss(), TopK(), keep=4)
+    done = fit(Classifier, pick)
+    pick.keep, done.fit_loop.max_epochs = 9, 3
+    with pytest.raises(ArgumentError, match="keep must be at most the rows of a batch"):
+        done.fit(done.lightning_module, loader())
+
+
+def test_an_error_amid_the_tuner_leaves_nothing_on_the_module(tmp_path: Path) -> None:
+    class Sick(Classifier):
+        lr = 0.1
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            if batch_idx == 1:
+                raise ValueError("enough")
+            return super().training_step(batch, batch_idx)
+
+    module, before = Sick(), set(vars(Sick()))
+    done = trainer(BatchSelection(Loss(), TopK(), keep=2), default_root_dir=tmp_path)
+    with pytest.raises(ValueError, match="enough"):
+        pl.tuner.Tuner(done).lr_find(module, loader(), num_training=5)
+    assert not {"training_step"} & set(vars(module)) - before

@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_select import distributed
+from lightning_select import LossReweighting, SelectionReport, distributed
 from lightning_select.callbacks.gathering import Gathering
 from lightning_select.errors import ConfigurationError
+from lightning_select.samplers.loss_proportional import LossProportional
+from lightning_select.weightings.focal import Focal
+from tests.fitting import loader, trainer
+from tests.modules import Classifier
 
 
 @pytest.fixture
@@ -41,3 +49,34 @@ def test_a_run_that_goes_on_amid_an_epoch_may_begin_with_its_short_end(two_ranks
     gathering.next_epoch()
     gathering.values(torch.zeros(4))
     assert two_ranks == [1, 4]
+
+
+@pytest.mark.parametrize(("step", "amid"), [(0, False), (2, True), (5, True), (6, False), (7, True)])
+def test_only_a_run_that_goes_on_amid_an_epoch_has_its_ranks_agree_at_every_step(
+    step: int, amid: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, bool] = {}
+
+    class Told(Gathering):
+        def __init__(self, owner: str, *, steady: bool = True, amid: bool = False) -> None:
+            super().__init__(owner, steady=steady, amid=amid)
+            told[owner] = amid
+
+    for name in ("loss_reweighting", "sampler_feedback", "noting"):
+        monkeypatch.setattr(f"lightning_select.callbacks.{name}.Gathering", Told)
+
+    def run(*callbacks: Any, **kwargs: Any) -> None:
+        done = trainer(
+            LossReweighting(Focal()),
+            SelectionReport(tmp_path / "report"),
+            *callbacks,
+            max_epochs=3,
+            enable_checkpointing=bool(callbacks),
+        )
+        done.fit(Classifier(), loader(shuffle=False, sampler=LossProportional(48)), **kwargs)
+
+    run(ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1))
+    told.clear()
+    run(ckpt_path=tmp_path / f"step={step}.ckpt" if step else None)
+    owners = ("LossReweighting", "LossProportional", "SelectionReport")
+    assert {owner: told[owner] for owner in owners} == dict.fromkeys(owners, amid)

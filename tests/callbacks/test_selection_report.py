@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,21 @@ def test_a_run_that_goes_on_has_one_record(tmp_path: Path) -> None:
     assert second.noting.offered == whole.noting.offered
 
 
+def test_every_report_tells_what_selection_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    costs: list[Any] = []
+    monkeypatch.setattr(
+        "lightning_select.callbacks.report_parts.write_report", lambda place, data: costs.append(data.cost)
+    )
+    first, second = SelectionReport(tmp_path / "first"), SelectionReport(tmp_path / "second", name="other")
+    pick = BatchSelection(Loss(), TopK(), keep=2)
+    for _ in range(2):
+        fit(Classifier, first, pick, second)
+        seconds = first.clock.seconds[pick]
+        assert seconds > 0
+        assert [cost.selection_seconds for cost in costs[-2:]] == [seconds, seconds]
+        assert [cost.report_seconds for cost in costs[-2:]] == [second.clock.seconds[one] for one in (second, first)]
+
+
 def test_a_second_fit_starts_afresh(tmp_path: Path) -> None:
     report = SelectionReport(tmp_path)
     fit(Classifier, report)
@@ -353,6 +369,28 @@ def test_one_epoch_is_cut_by_steps(tmp_path: Path) -> None:
     found = table(report)
     assert found.periods == tuple(f"step {number}" for number in range(6))
     assert (found.chosen_in.sum(axis=0) == 8).all()
+
+
+class Marked(Rows):
+    """Rows that can be told from each other on a page."""
+
+    def __getitem__(self, position: int) -> Any:
+        return {**super().__getitem__(position), "mark": f"mark of row {position}"}
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_cards_show_rows_of_the_training_dataset(early: bool, tmp_path: Path) -> None:
+    class Stop(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, *rest: Any) -> None:
+            if early and trainer.global_step == 3:
+                raise ValueError("enough")
+
+    report = SelectionReport(tmp_path)
+    with pytest.raises(ValueError, match="enough") if early else nullcontext():
+        fit(Named, BatchSelection(Loss(), TopK(), keep=2), report, Stop(), data=DataLoader(Marked(named, 16), 4))
+    page = (tmp_path / "report.html").read_text()
+    assert "mark of row" in page
+    assert "Error" not in page.replace("ValueError: enough", "")
 
 
 def test_what_a_dataset_draws_for_the_page_is_put_back(tmp_path: Path) -> None:

@@ -168,3 +168,12 @@ def test_a_state_of_another_dataset_is_refused() -> None:
 def test_a_length_that_is_none_is_refused(rows: object) -> None:
     with pytest.raises(ArgumentError, match="RowRecord.rows must be a whole number, at least 1"):
         RowRecord(rows)  # type: ignore[arg-type]
+
+
+def test_a_loss_that_is_finite_and_whose_sum_is_not_can_be_saved() -> None:
+    record, again = RowRecord(2), RowRecord(2)
+    for moment in range(3):
+        record.update(step([0, 1], chosen=[1.0, 1.0], loss=[3e38, -3e38]), moment)
+    again.load_state_dict(record.state_dict())
+    for one in (record, again):
+        assert one.table().loss.tolist() == pytest.approx([3.4028e38 / 3, -3.4028e38 / 3], rel=1e-4)

@@ -55,3 +55,11 @@ def test_a_state_goes_on_as_if_nothing_had_happened(cut: int) -> None:
     expected, found = run(1500).timeline(), run(1500, second, cut).timeline()
     for name in ("step", "epoch", "score", "loss", "kept"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name))
+
+
+def test_a_restored_state_follows_the_model_to_its_device() -> None:
+    second = Snapshots()
+    second.load_state_dict(run(3).state_dict())
+    values = torch.rand(4, device="meta")
+    second.add(3, 0, values, values, torch.tensor(0.5, device="meta"))
+    assert {tensor.device.type for _, _, *tensors in second._taken for tensor in tensors} == {"meta"}

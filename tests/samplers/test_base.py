@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 import pickle
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset
 
 from lightning_select.errors import ArgumentError, ConfigurationError
 from lightning_select.samplers.ledger import Chunk, Ledger
+from lightning_select.samplers.progress import Progress
 from lightning_select.samplers.stream import _share
 from tests.samplers.toy import ByLastLoss, Plain
 
@@ -261,3 +264,45 @@ def test_rows_on_their_way_are_dealt_out_evenly_to_other_ranks(rows: int, before
     assert {row for one in dealt for row in one["ids"].tolist()} == set(every.tolist())
     assert sum(len(one["ids"]) for one in dealt) < rows + world
     assert all(torch.equal(one["weights"], one["ids"] / 2) for one in dealt)
+
+
+def test_rows_dealt_out_to_other_ranks_are_as_old_as_the_oldest_of_them() -> None:
+    def started(world: int) -> Any:
+        sampler = Plain(40)
+        sampler.bind(4 * world, 2, torch.device("cpu"))
+        return sampler
+
+    first = started(2)
+    rows = iter(first)
+    for _ in range(3):
+        first.arrived([next(rows) for _ in range(8)])
+        first.landed()
+    next(rows)
+    state = first.state_dict()
+    state["stream"]["pending"] *= 2
+    again = started(1)
+    assert "another number of ranks" in again.load_state_dict(state)
+    rows = iter(again)
+    assert again.arrived([next(rows) for _ in range(4)]).lag == 0
+
+
+@pytest.mark.parametrize("total", [100, 100.0, np.int64(100), np.float32(100)])
+def test_the_length_of_training_may_be_what_lightning_estimates(total: Any) -> None:
+    sampler = Plain(8)
+    sampler.progress = Progress(step=np.int64(3), total_steps=total, max_epochs=2.0)
+    assert repr(sampler.progress) == "Progress(step=3, total_steps=100, max_epochs=2)"
+    again = Plain(8)
+    again.load_state_dict(sampler.state_dict())
+    assert again.progress == sampler.progress
+
+
+def test_a_length_of_training_that_is_infinite_is_not_known() -> None:
+    assert Progress(total_steps=math.inf, max_epochs=math.inf) == Progress()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("step", None), ("step", math.inf), ("total_steps", 0.5), ("max_epochs", "2")]
+)
+def test_progress_is_counted_in_whole_numbers(name: str, value: Any) -> None:
+    with pytest.raises(ArgumentError, match=f"Progress.{name} must be a whole number, got "):
+        Progress(**{name: value})

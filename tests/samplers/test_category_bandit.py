@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_select.errors import ArgumentError
+from lightning_select.errors import ArgumentError, ConfigurationError
 from lightning_select.samplers.category_bandit import CategoryBandit, advantage_size, category_bandit
 from lightning_select.samplers.progress import Progress
 from lightning_select.schedule import Anneal
@@ -227,3 +227,12 @@ def test_metrics() -> None:
 def test_what_is_wrong_is_an_error(labels, settings, told: str) -> None:
     with pytest.raises(ArgumentError, match=told):
         untyped(CategoryBandit, 4, labels, **settings)
+
+
+@pytest.mark.parametrize("name", ["values", "means"])
+def test_a_state_with_numbers_that_cannot_be_drawn_by_is_refused(name: str) -> None:
+    state = CategoryBandit(4, ["a", "b", "a", "b"], signal="progress").state_dict()
+    for number in (torch.inf, -torch.inf, 1e301):
+        state["learnt"][name] = torch.tensor([number, 1.0], dtype=torch.float64)
+        with pytest.raises(ConfigurationError, match=f"CategoryBandit: {name} of the checkpoint must be in"):
+            CategoryBandit(4, ["a", "b", "a", "b"], signal="progress").load_state_dict(state)

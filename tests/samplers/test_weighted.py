@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_select.errors import ArgumentError, RowIdError
+from lightning_select.errors import ArgumentError, ConfigurationError, RowIdError
 from lightning_select.samplers.weighted import Weighted, weighted
 from tests.samplers.runs import at, batches, bound, chi_square, generator, go_on_alike, saved
 from tests.samplers.waits import waits
@@ -206,3 +206,13 @@ def test_it_needs_nobody_to_feed_it() -> None:
     sampler = Weighted(4, [1.0] * 4)
     assert sampler.needs == frozenset()
     sampler.observe(at(1), {"loss": torch.ones(1)})
+
+
+@pytest.mark.parametrize("missing", ["left", "drawn"])
+def test_a_state_with_half_of_what_was_drawn_is_refused(missing: str) -> None:
+    sampler = Weighted(8, torch.ones(8), replacement=False)
+    list(sampler)
+    state = sampler.state_dict()
+    del state["learnt"][missing]
+    with pytest.raises(ConfigurationError, match="Weighted: state.learnt of the checkpoint must hold left and drawn"):
+        sampler.load_state_dict(state)
