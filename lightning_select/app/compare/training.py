@@ -12,7 +12,9 @@ from lightning.pytorch import seed_everything
 from omegaconf import DictConfig
 
 from lightning_select.app.building import build_callbacks, build_data, build_model, build_trainer
+from lightning_select.app.compare.budget import check_steps
 from lightning_select.app.compare.counting import counted_rows
+from lightning_select.app.compare.equal_cost import is_baseline
 from lightning_select.app.compare.fairness import Fingerprint
 from lightning_select.app.compare.loaders import pin_order, share_sizes, train_owner
 from lightning_select.app.compare.recorder import Point, Recorder, metric_of_test
@@ -62,13 +64,14 @@ def train_one(
 
     Raises:
         RowIdError: A report is asked for, and the loader does not tell which rows a batch holds.
+        ManualStepsError: The budget was told in epochs, and the module optimises by hand.
         ConfigurationError: The Trainer would use several processes, or validation logs no such metric.
     """
     settings = config.compare
     seed_everything(seed, workers=True, verbose=False)
     data = build_data(config)
     seed_everything(seed, workers=True, verbose=False)
-    model = build_model(config)
+    model = _model_of(config, method, budget)
     callbacks = build_callbacks(config)
     rows = [SelectionReport(folder, title=f"{method}, seed {seed}", name="rows_of_run")] if on_rows and folder else []
     fingerprint = Fingerprint(seed)
@@ -103,6 +106,13 @@ def train_one(
         epoch_steps=steps_of_epoch(trainer),
         points=tuple(recorder.points),
     )
+
+
+def _model_of(config: DictConfig, method: str, budget: Mapping[str, Any]) -> Any:
+    model = build_model(config)
+    if not is_baseline(method):  # whose steps are those that the Trainer counted for uniform
+        check_steps(config, budget, model)
+    return model
 
 
 def _final(trainer: Any, model: Any, data: Any, recorder: Recorder, settings: Any) -> tuple[float, str]:
