@@ -31,16 +31,16 @@ def budget_in_steps(config: DictConfig) -> dict[str, Any]:
     """Arguments of the Trainer that replace those of ``config``; none where it counts in steps already.
 
     Raises:
-        ConfigurationError: The length of an epoch cannot be known.
+        ConfigurationError: The length of an epoch cannot be known, or nothing would be trained.
     """
     trainer = config.trainer
-    epochs, steps, every = trainer.get("max_epochs"), trainer.get("max_steps", -1), trainer.get("val_check_interval")
-    by_epoch = trainer.get("check_val_every_n_epoch", 1)
-    if steps > 0 and epochs in (None, -1) and by_epoch is None:
+    epochs, steps = _length_of(trainer)
+    every, by_epoch = trainer.get("val_check_interval"), trainer.get("check_val_every_n_epoch", 1)
+    if steps > 0 and epochs == -1 and by_epoch is None:
         return {}
-    batches = _batches_of_epoch(config)
-    if epochs is None or epochs > 0:
-        whole = math.ceil(batches / trainer.get("accumulate_grad_batches", 1)) * (1000 if epochs is None else epochs)
+    batches = _limited(_batches_of_epoch(config), trainer)
+    if epochs > 0:
+        whole = math.ceil(batches / trainer.get("accumulate_grad_batches", 1)) * epochs
         steps = whole if steps < 1 else min(steps, whole)
     if by_epoch is not None and not isinstance(every, str):  # days:hours:minutes:seconds stay what they are
         share = 1.0 if every is None else every
@@ -62,14 +62,52 @@ def check_steps(config: DictConfig, budget: Mapping[str, Any], model: Any) -> No
     Raises:
         ManualStepsError: The Trainer would not count the steps as they were counted here.
     """
-    epochs = config.trainer.get("max_epochs")
-    if budget and epochs != -1 and not getattr(model, "automatic_optimization", True):
+    epochs, _ = _length_of(config.trainer)
+    if budget and epochs > 0 and not getattr(model, "automatic_optimization", True):
         steps = budget["max_steps"]
         raise ManualStepsError(
             "trainer.max_steps must say how long a module trains that optimises by hand, because the Trainer counts "
             f"every step of each of its optimisers, got max_epochs={epochs}, which comes to {steps} steps of one of "
             f"them. Set trainer.max_epochs=-1 trainer.max_steps=..., with two that step in each batch {2 * steps}."
         )
+
+
+def _length_of(trainer: DictConfig) -> tuple[int, int]:
+    """Epochs and steps to train, as the Trainer reads them: -1 where they do not end the training.
+
+    Raises:
+        ConfigurationError: One of them is 0.
+    """
+    epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
+    for name, value in (("max_epochs", epochs), ("max_steps", steps)):
+        if value == 0:
+            raise ConfigurationError(
+                f"trainer.{name} must be above 0 where methods are compared, or -1 for no such end, got 0, which "
+                "trains nothing. Say how long to train: trainer.max_epochs=... or trainer.max_steps=..."
+            )
+    if epochs is None:
+        epochs = -1 if steps > 0 else 1000
+    return epochs, steps
+
+
+def _limited(batches: int, trainer: DictConfig) -> int:
+    """Batches of an epoch that the Trainer takes, of so many; ``overfit_batches`` stands above the limit.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    name = "overfit_batches" if trainer.get("overfit_batches") else "limit_train_batches"
+    limit = trainer.get(name)
+    if limit is None:
+        return batches
+    share = isinstance(limit, float) and limit <= 1
+    taken = min(batches, int(batches * limit if share else limit))
+    if taken < 1:
+        raise ConfigurationError(
+            f"trainer.{name} must leave a batch to train on where methods are compared, got {limit!r} of the {batches} "
+            f"batches of an epoch. Give a larger one, or leave it out: ~trainer.{name}"
+        )
+    return taken
 
 
 def _batches_of_epoch(config: DictConfig) -> int:
@@ -80,7 +118,7 @@ def _batches_of_epoch(config: DictConfig) -> int:
         if data is not None:
             data.prepare_data()
             data.setup("fit")
-        batches = batches_of(owner.train_dataloader())
+        return batches_of(owner.train_dataloader())
     except SelectionError:
         raise
     except Exception as error:  # whatever a loader without a length or a hook of the user raises
@@ -88,5 +126,3 @@ def _batches_of_epoch(config: DictConfig) -> int:
             "task=compare must know how long an epoch is, or be told in steps: trainer.max_epochs=-1 "
             f"trainer.max_steps=... trainer.val_check_interval=... trainer.check_val_every_n_epoch=null. Got {error!r}."
         ) from error
-    limit = config.trainer.get("limit_train_batches", 1.0)
-    return min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))

@@ -33,6 +33,13 @@ def config(data: str = "tests.app.tiny.Data", model: str = "tests.app.tiny.Modul
         ({"max_epochs": 2, "limit_train_batches": 0.5}, BATCHES, BATCHES // 2),
         ({"max_epochs": 2, "val_check_interval": 9, "check_val_every_n_epoch": None}, 2 * BATCHES, 9),
         ({"max_steps": 40}, 40, BATCHES),
+        ({"max_steps": 1001 * BATCHES}, 1001 * BATCHES, BATCHES),
+        ({}, 1000 * BATCHES, BATCHES),
+        ({"max_epochs": 3, "limit_train_batches": None}, 3 * BATCHES, BATCHES),
+        ({"max_epochs": 3, "limit_train_batches": 7.0}, 21, 7),
+        ({"max_epochs": 3, "limit_train_batches": 7, "overfit_batches": 5}, 15, 5),
+        ({"max_epochs": 3, "limit_train_batches": 7, "overfit_batches": 0.0}, 21, 7),
+        ({"max_epochs": 2, "overfit_batches": 0.5}, BATCHES, BATCHES // 2),
     ],
 )
 def test_epochs_become_steps(trainer, steps, every) -> None:
@@ -40,6 +47,25 @@ def test_epochs_become_steps(trainer, steps, every) -> None:
     assert budget["max_steps"] == steps
     assert budget["val_check_interval"] == every
     assert (budget["max_epochs"], budget["check_val_every_n_epoch"]) == (-1, None)
+
+
+@pytest.mark.parametrize("trainer", [{"max_epochs": 0}, {"max_epochs": 2, "max_steps": 0}, {"max_steps": 0}])
+def test_a_comparison_trains_something(trainer) -> None:
+    name = "max_steps" if "max_steps" in trainer else "max_epochs"
+    with pytest.raises(
+        ConfigurationError, match=rf"trainer\.{name} must be above 0 .* got 0, .*: trainer\.max_epochs="
+    ):
+        budget_in_steps(config(**trainer))
+
+
+@pytest.mark.parametrize("limit", [{"limit_train_batches": 0}, {"limit_train_batches": 0.0}, {"overfit_batches": 0.01}])
+def test_a_limit_leaves_a_batch(limit) -> None:
+    ((name, value),) = limit.items()
+    told = (
+        rf"trainer\.{name} must leave a batch to train on .* got {value} of the {BATCHES} batches .*: ~trainer\.{name}"
+    )
+    with pytest.raises(ConfigurationError, match=told):
+        budget_in_steps(config(max_epochs=2, **limit))
 
 
 def test_what_counts_in_steps_stays_as_it_is() -> None:
