@@ -136,6 +136,19 @@ def test_there_may_be_little_to_show(runs: list[Run], tmp_path: Path) -> None:
     assert "There is nothing to compare yet" in text
 
 
+def test_numbers_of_the_axes_lie_within_their_panel(tmp_path: Path) -> None:
+    """Commas are half as wide as digits, which have 6 of the 11 units of their height."""
+    points = (Point(1, 8, 0.1, 1234567.0, 8), Point(20000, 160000, 4000.0, 1234570.0, 160000))
+    text = render([Run("uniform", 0, final=1.0, samples=160000, points=points)], tmp_path, target=None)
+    numbers = re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="(\w+)">([^<]+)</text>', text)
+    assert {"1,234,570", "20,000", "4,000"} <= {told for _, _, told in numbers}
+    for place, anchor, told in numbers:
+        width = 6 * len(told) - 3 * told.count(",")
+        left = float(place) - width * {"end": 1, "middle": 0.5}[anchor]
+        assert left >= 0
+        assert left + width <= WIDTH
+
+
 def test_curves_lie_within_their_panel() -> None:
     strange = [
         Run("uniform", 0, points=(Point(0, 0, 0.0, 1e9), Point(0, 0, 0.0, -1e9), Point(5, 5, 1e-9, float("nan")))),
@@ -149,3 +162,20 @@ def test_curves_lie_within_their_panel() -> None:
             assert len(panel.up) <= 8
             assert len(panel.across) <= 12
     assert panels_of([], 0.7) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ((0.97001, 0.97009), ["0.97002", "0.97004", "0.97006", "0.97008"]),
+        ((1234567, 1234570), ["1,234,567", "1,234,568", "1,234,569", "1,234,570"]),
+        ((0.5, 0.5), ["0.3", "0.4", "0.5", "0.6", "0.7"]),
+    ],
+)
+def test_ticks_tell_neighbours_apart(values: tuple[float, float], names: list[str]) -> None:
+    points = tuple(Point(step, 8 * step, 0.1 * step, value) for step, value in enumerate(values, start=1))
+    panel = panels_of([Run("uniform", 0, points=points)], None)[0]
+    assert [name for _, name in panel.up] == names
+    heights = [at for at, _ in panel.up]
+    assert heights == sorted(heights, reverse=True)
+    assert len(set(heights)) == len(heights)
