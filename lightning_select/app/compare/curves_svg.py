@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightning_select.app.compare.equal_cost import is_baseline
+from lightning_select.app.compare.magnitude import is_finite
 from lightning_select.app.compare.recorder import Point
 from lightning_select.app.compare.runs import Run
 from lightning_select.reports.scales import Scale, scale_of
@@ -18,8 +19,6 @@ __all__ = ["HEIGHT", "WIDTH", "Panel", "Trace", "legend_of", "panels_of"]
 WIDTH, HEIGHT = 420, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 10, 10, 42
 _COLOURS = 10
-_LARGEST = 1e100
-"""What is larger, in its absolute value, is drawn as little as what is no number at all."""
 
 _AXES = (
     ("step", "optimiser steps", False),
@@ -63,14 +62,14 @@ def colour_of(method: str, methods: Sequence[str]) -> str:
 
 def panels_of(runs: Sequence[Run], target: float | None) -> list[Panel]:
     """One panel per axis; none where no run has a curve. Values that are not finite are left out."""
-    target = None if target is None or not _is_drawn(target) else target
+    target = None if target is None or not is_finite(target) else target
     curves: dict[str, list[tuple[Point, ...]]] = {}
     for run in runs:
-        if not run.error and any(_is_drawn(point.value) for point in run.points):
+        if not run.error and any(is_finite(point.value) for point in run.points):
             curves.setdefault(run.method, []).append(run.points)
     if not curves:
         return []
-    every = [one for of_method in curves.values() for points in of_method for one in points if _is_drawn(one.value)]
+    every = [one for of_method in curves.values() for points in of_method for one in points if is_finite(one.value)]
     values = [point.value for point in every] + ([] if target is None else [target])
     up = scale_of(np.array(values), HEIGHT - _BOTTOM, _TOP)
     methods = list(dict.fromkeys(run.method for run in runs))
@@ -99,19 +98,15 @@ def _traces(
 ) -> list[Trace]:
     """The runs of a method, and their mean, evaluation by evaluation, as far as all runs go and have values."""
     lines = [[(float(getattr(point, name)), point.value) for point in points] for points in curves]
-    common = [at for at in zip(*lines, strict=False) if all(_is_drawn(y) for _, y in at)]
+    common = [at for at in zip(*lines, strict=False) if all(is_finite(y) for _, y in at)]
     mean = [(sum(x for x, _ in at) / len(at), sum(y for _, y in at) / len(at)) for at in common]
-    lines = [[(x, y) for x, y in line if _is_drawn(y)] for line in lines]
+    lines = [[(x, y) for x, y in line if is_finite(y)] for line in lines]
     colour, dashed = colour_of(method, methods), is_baseline(method)
     return [
         Trace(" ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in line), colour, whole, dashed)
         for line, whole in [*((line, False) for line in lines if len(lines) > 1), (mean, True)]
         if line
     ]
-
-
-def _is_drawn(value: float) -> bool:
-    return abs(value) < _LARGEST  # which is false for what is no number
 
 
 def _axis(values: Sequence[float]) -> tuple[Place, Ticks]:
@@ -146,6 +141,6 @@ def legend_of(runs: Sequence[Run]) -> Mapping[str, tuple[str, bool]]:
     """Colour of each method that has a curve, and whether its line is dashed."""
     methods = list(dict.fromkeys(run.method for run in runs))
     drawn = dict.fromkeys(
-        run.method for run in runs if not run.error and any(_is_drawn(point.value) for point in run.points)
+        run.method for run in runs if not run.error and any(is_finite(point.value) for point in run.points)
     )
     return {method: (colour_of(method, methods), is_baseline(method)) for method in drawn}
