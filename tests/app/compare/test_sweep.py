@@ -153,6 +153,14 @@ def test_the_folder_of_a_sweep_is_known_beforehand() -> None:
     assert arguments == ["seed=0,1", f"hydra.sweep.dir={folder}", "-m"]
 
 
+@pytest.mark.parametrize("given", [["~model", "-m"], ["-m", "~model"], ["seed=0,1", "~trainer.max_epochs", "-m"]])
+def test_the_folder_stands_beside_what_is_deleted(given: list[str]) -> None:
+    """Hydra takes overrides in one piece only."""
+    arguments, folder = settle_folder(given)
+    (place,) = (place for place, argument in enumerate(given, start=1) if argument.startswith("~"))
+    assert arguments == [*given[:place], f"hydra.sweep.dir={folder}", *given[place:]]
+
+
 @pytest.mark.parametrize(
     ("configured", "expected"), [("my/sweeps", None), ("my/${now:%Y}/a b", 'hydra.sweep.dir="my/{year}/a b"')]
 )
