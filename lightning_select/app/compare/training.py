@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -140,6 +141,8 @@ def _epochs_of(uniform: Run | None) -> list[SharedEpochs]:
 def run_folder(folder: Path, method: str, seed: int) -> Path:
     """Folder for what callbacks of one run write, such as a report on the rows."""
     name = re.sub(r"[^\w.=-]+", "_", method).strip("_")
+    if name != method:  # others may be changed to the same
+        name += f".{hashlib.blake2b(repr(method).encode(), digest_size=3).hexdigest()}"
     return folder / "reports" / f"{name}-{seed}"
 
 

@@ -14,6 +14,7 @@ from lightning_select.app.compare.recorder import Point
 from lightning_select.app.compare.reporting import partners_of
 from lightning_select.app.compare.runs import Run
 from lightning_select.app.compare.summary import outcomes_of, summarise
+from lightning_select.app.compare.training import run_folder
 
 EVIL = "<script>alert('x')</script>"
 VOID = {"meta", "line", "polyline", "br"}
@@ -118,15 +119,23 @@ def test_verdicts_intervals_and_failures_are_there(tmp_path: Path) -> None:
 
 
 def test_reports_of_runs_are_linked(tmp_path: Path) -> None:
-    for name in ("a-1", "uniform_cost_of_a-2/selection_report", "uniform_cost_of_a-2/selection_report_1"):
-        (tmp_path / "reports" / name).mkdir(parents=True)
-        (tmp_path / "reports" / name / "report.html").write_text("<p>")
+    baseline = run_folder(tmp_path, "uniform (cost of a)", 2)
+    for place in (tmp_path / "reports" / "a-1", baseline / "selection_report", baseline / "selection_report_1"):
+        place.mkdir(parents=True)
+        (place / "report.html").write_text("<p>")
     text = render(RUNS, tmp_path)
     assert '<a href="reports/a-1/report.html">a, seed 1</a>' in text
-    assert (
-        '<a href="reports/uniform_cost_of_a-2/selection_report_1/report.html">uniform (cost of a), seed 2</a>' in text
-    )
+    way = f"reports/{baseline.name}/selection_report_1/report.html"
+    assert f'<a href="{way}">uniform (cost of a), seed 2</a>' in text
     assert text.count("/report.html") == 2
+
+
+def test_each_run_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    names = ["uds a", "uds+a", "uds_a", "uds a ", "a/b", "..", "uniform (cost of a)"]
+    folders = {run_folder(tmp_path, name, seed) for name in names for seed in range(2)}
+    assert len(folders) == 2 * len(names)
+    assert run_folder(tmp_path, "uds_a", 0) == tmp_path / "reports" / "uds_a-0"
+    assert all(re.fullmatch(r"[\w.=-]+", folder.name) and folder.parent.parent == tmp_path for folder in folders)
 
 
 @pytest.mark.parametrize("runs", [RUNS[:1], RUNS[-1:], [*RUNS[:1], Run("a", 0, error="no")]])
