@@ -18,6 +18,9 @@ _WHOLE = (
     *("accumulate_grad_batches", "num_sanity_val_steps", "log_every_n_steps"),
 )
 _NUMBERS = ("val_check_interval", "limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches")
+_NEVER_NULL = ("max_steps", "accumulate_grad_batches", "overfit_batches")
+"""What the Trainer computes with as it is; of the others, null is the default."""
+
 _KEPT_BY_LIGHTNING = ("best", "last", "hpc")
 """Words that stand for a checkpoint that the Trainer looks up itself."""
 
@@ -40,15 +43,20 @@ def check_settings(config: DictConfig) -> None:
     trainer = config.get("trainer")
     if isinstance(trainer, DictConfig):
         for name in _WHOLE:
-            value = trainer.get(name)
-            absent = value is None and (name != "max_steps" or name not in trainer)
-            rule = "a whole number" if name == "max_steps" else "null or a whole number"
-            _check(f"trainer.{name}", value, absent or _is_whole(value), rule)
+            _check_number(trainer, name, _is_whole(trainer.get(name)), "a whole number")
+        accumulated = trainer.get("accumulate_grad_batches", 1)
+        _check("trainer.accumulate_grad_batches", accumulated, accumulated > 0, "a whole number above 0")
         for name in _NUMBERS:
             value = trainer.get(name)
             timed = name == "val_check_interval" and (not isinstance(value, str) or ":" in value)  # days:hours:...
-            _check(f"trainer.{name}", value, value is None or _is_number(value) or timed, "null or a number")
+            _check_number(trainer, name, _is_number(value) or timed, "a number")
     _check_comparison(config.compare)
+
+
+def _check_number(trainer: DictConfig, name: str, fits: bool, rule: str) -> None:
+    value, needed = trainer.get(name), name in _NEVER_NULL
+    absent = value is None and (not needed or name not in trainer)
+    _check(f"trainer.{name}", value, absent or fits, rule if needed else f"null or {rule}")
 
 
 def _check_comparison(settings: DictConfig) -> None:

@@ -12,6 +12,7 @@ from lightning_select.errors import ArgumentError, BatchFormatError, Configurati
 from lightning_select.rollouts.policy import Policy
 from lightning_select.rollouts.refill import Refill
 from lightning_select.rollouts.screening import Screening
+from lightning_select.signals.sharded import sharding_strategy
 
 __all__ = [
     "check_counts",
@@ -138,8 +139,8 @@ def check_trainer(trainer: Any) -> None:
             f"GRPO must train in a precision that needs no scaling of gradients, got {trainer.precision}. Take "
             "bf16-mixed or 32-true."
         )
-    strategy = type(trainer.strategy).__name__
-    if any(kind in strategy for kind in ("FSDP", "DeepSpeed", "ModelParallel")):
+    if sharding_strategy(trainer.strategy):
+        strategy = type(trainer.strategy).__name__
         raise ConfigurationError(
             f"GRPO must have the whole policy on every device to make attempts, got Trainer(strategy={strategy}). "
             'Use strategy="ddp" or one device, or override GRPO.generate.'

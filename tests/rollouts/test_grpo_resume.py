@@ -208,10 +208,15 @@ class FSDPStrategy:
     pass
 
 
+class Mine(FSDPStrategy):
+    pass
+
+
 @pytest.mark.parametrize(
     ("strategy", "scaler", "message"),
     [
-        (FSDPStrategy(), None, "the whole policy on every device"),
+        (FSDPStrategy(), None, r"the whole policy on every device .* got Trainer\(strategy=FSDPStrategy\)"),
+        (Mine(), None, r"the whole policy on every device .* got Trainer\(strategy=Mine\)"),
         (None, object(), "needs no scaling of gradients, got 16"),
     ],
 )

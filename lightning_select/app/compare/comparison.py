@@ -16,7 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from lightning_select.app.building import OtherLightningError, check_sampler, is_import_failure
 from lightning_select.app.checks import is_seed
 from lightning_select.app.compare.batch_size import settle_batch_size
-from lightning_select.app.compare.budget import budget_in_steps
+from lightning_select.app.compare.budget import ManualStepsError, budget_in_steps
 from lightning_select.app.compare.equal_cost import is_baseline, missed_cost, missing_baselines, plan_baseline
 from lightning_select.app.compare.fairness import check_overrides, stops_early, unfairness
 from lightning_select.app.compare.methods import (
@@ -188,6 +188,7 @@ def _attempt(train: Callable[[], Run], method: Method, seed: int, folder: Path, 
 
     Raises:
         MissingMetricError: The module logs no such metric, and no run has found it yet: the others will not either.
+        ManualStepsError, OtherLightningError: The module does not fit the Trainer, the same.
         InstantiationException: A class was not found, the same.
     """
     try:
@@ -196,7 +197,8 @@ def _attempt(train: Callable[[], Run], method: Method, seed: int, folder: Path, 
         # Where even this cannot be written the line of the run cannot either, which is told in a sentence.
         with contextlib.suppress(OSError), (folder / "errors.txt").open("a", encoding="utf-8") as handle:
             handle.write(f"{method.name}, seed {seed}:\n{traceback.format_exc()}\n")
-        if first and (isinstance(error, (MissingMetricError, OtherLightningError)) or is_import_failure(error)):
+        shared = isinstance(error, (ManualStepsError, MissingMetricError, OtherLightningError))
+        if first and (shared or is_import_failure(error)):
             raise
         line = next(iter(str(error).splitlines()), "")
         return Run(method.name, seed, error=f"{type(error).__name__}: {line}")

@@ -6,17 +6,19 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from lightning_select.app.compare.equal_cost import is_baseline
+from lightning_select.app.compare.magnitude import is_finite
 from lightning_select.app.compare.recorder import Point
 from lightning_select.app.compare.runs import Run
+from lightning_select.reports.scales import Scale, scale_of
 
 __all__ = ["HEIGHT", "WIDTH", "Panel", "Trace", "legend_of", "panels_of"]
 
 WIDTH, HEIGHT = 420, 280
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 10, 42
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 10, 10, 42
 _COLOURS = 10
-_LARGEST = 1e100
-"""What is larger, in its absolute value, is drawn as little as what is no number at all."""
 
 _AXES = (
     ("step", "optimiser steps", False),
@@ -24,6 +26,12 @@ _AXES = (
     ("cost", "compute: row passes, backward as two (log)", True),
     ("seconds", "seconds, selection included", False),
 )
+
+Place = Callable[[float], float]
+"""From a value to its position."""
+
+Ticks = Sequence[tuple[float, str]]
+"""Positions and what stands there."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +49,8 @@ class Panel:
     """A picture: its label, ticks as (position, text), lines, and the height of the target where there is one."""
 
     label: str
-    across: Sequence[tuple[float, str]]
-    up: Sequence[tuple[float, str]]
+    across: Ticks
+    up: Ticks
     traces: Sequence[Trace]
     target: float | None
 
@@ -54,22 +62,21 @@ def colour_of(method: str, methods: Sequence[str]) -> str:
 
 def panels_of(runs: Sequence[Run], target: float | None) -> list[Panel]:
     """One panel per axis; none where no run has a curve. Values that are not finite are left out."""
-    target = None if target is None or not _is_drawn(target) else target
+    target = None if target is None or not is_finite(target) else target
     curves: dict[str, list[tuple[Point, ...]]] = {}
     for run in runs:
-        if not run.error and any(_is_drawn(point.value) for point in run.points):
+        if not run.error and any(is_finite(point.value) for point in run.points):
             curves.setdefault(run.method, []).append(run.points)
     if not curves:
         return []
-    every = [one for of_method in curves.values() for points in of_method for one in points if _is_drawn(one.value)]
+    every = [one for of_method in curves.values() for points in of_method for one in points if is_finite(one.value)]
     values = [point.value for point in every] + ([] if target is None else [target])
-    up = _scale(min(values), max(values), HEIGHT - _BOTTOM, _TOP, log=False)
+    up = scale_of(np.array(values), HEIGHT - _BOTTOM, _TOP)
     methods = list(dict.fromkeys(run.method for run in runs))
     panels = []
     for name, label, log in _AXES:
         ends = [float(getattr(point, name)) for point in every]
-        least = min((end for end in ends if end > 0), default=1.0) if log else 0.0
-        across = _scale(least, max(ends), _LEFT, WIDTH - _RIGHT, log=log)
+        across, ticks = (_log_axis if log else _axis)(ends)
         traces = [
             trace
             for method, of_method in curves.items()
@@ -77,25 +84,23 @@ def panels_of(runs: Sequence[Run], target: float | None) -> list[Panel]:
         ]
         traces.sort(key=lambda trace: trace.mean)
         goal = None if target is None else up(target)
-        panels.append(
-            Panel(label, _ticks(least, max(ends), across, log=log), _ticks(min(values), max(values), up), traces, goal)
-        )
+        panels.append(Panel(label, ticks, [(up(value), text) for value, text in up.ticks()], traces, goal))
     return panels
 
 
 def _traces(
     curves: Sequence[tuple[Point, ...]],
     name: str,
-    across: Callable[[float], float],
-    up: Callable[[float], float],
+    across: Place,
+    up: Place,
     method: str,
     methods: Sequence[str],
 ) -> list[Trace]:
     """The runs of a method, and their mean, evaluation by evaluation, as far as all runs go and have values."""
     lines = [[(float(getattr(point, name)), point.value) for point in points] for points in curves]
-    common = [at for at in zip(*lines, strict=False) if all(_is_drawn(y) for _, y in at)]
+    common = [at for at in zip(*lines, strict=False) if all(is_finite(y) for _, y in at)]
     mean = [(sum(x for x, _ in at) / len(at), sum(y for _, y in at) / len(at)) for at in common]
-    lines = [[(x, y) for x, y in line if _is_drawn(y)] for line in lines]
+    lines = [[(x, y) for x, y in line if is_finite(y)] for line in lines]
     colour, dashed = colour_of(method, methods), is_baseline(method)
     return [
         Trace(" ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in line), colour, whole, dashed)
@@ -104,36 +109,25 @@ def _traces(
     ]
 
 
-def _is_drawn(value: float) -> bool:
-    return abs(value) < _LARGEST  # which is false for what is no number
+def _axis(values: Sequence[float]) -> tuple[Place, Ticks]:
+    """From values to positions, from zero on, and round numbers at theirs."""
+    scale = scale_of(np.array([0.0, max(values) or 1.0]), _LEFT, WIDTH - _RIGHT)
+    return scale, [(scale(value), text) for value, text in scale.ticks()]
 
 
-def _scale(low: float, high: float, start: float, end: float, *, log: bool) -> Callable[[float], float]:
-    """From values to positions."""
-    if log:
-        low, high = math.log(low), math.log(max(high, low))
-    span = high - low or 1.0
+def _log_axis(values: Sequence[float]) -> tuple[Place, Ticks]:
+    """The same by their logarithms, from the least that is above zero."""
+    low = min((value for value in values if value > 0), default=1.0)
+    high, start = max(low, *values), math.log(low)
+    scale = Scale(start, start + (math.log(high) - start or 1.0), _LEFT, WIDTH - _RIGHT)
 
     def place(value: float) -> float:
-        at = math.log(max(value, 1e-300)) if log else value
-        return start + (end - start) * min(max((at - low) / span, 0.0), 1.0)
+        return scale(math.log(max(value, low)))
 
-    return place
-
-
-def _ticks(low: float, high: float, place: Callable[[float], float], *, log: bool = False) -> list[tuple[float, str]]:
-    """Round numbers between two ends."""
-    if log:
-        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(max(high, low))) + 1)
-        wanted = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
-        inside = [value for value in wanted if low <= value <= high]
-        inside = [value for value in inside if f"{value:e}".startswith("1")] if len(inside) > 5 else inside
-    else:
-        rough = (high - low or 1.0) / 5
-        unit = 10.0 ** math.floor(math.log10(rough))
-        step = next(unit * digit for digit in (1, 2, 5, 10) if unit * digit >= rough)
-        inside = [step * number for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
-    return [(place(value), _short(value)) for value in inside]
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    inside = [digit * 10.0**power for power in powers for digit in (1, 2, 5) if low <= digit * 10.0**power <= high]
+    inside = [value for value in inside if f"{value:e}".startswith("1")] if len(inside) > 5 else inside
+    return place, [(place(value), _short(value)) for value in inside]
 
 
 def _short(value: float) -> str:
@@ -147,6 +141,6 @@ def legend_of(runs: Sequence[Run]) -> Mapping[str, tuple[str, bool]]:
     """Colour of each method that has a curve, and whether its line is dashed."""
     methods = list(dict.fromkeys(run.method for run in runs))
     drawn = dict.fromkeys(
-        run.method for run in runs if not run.error and any(_is_drawn(point.value) for point in run.points)
+        run.method for run in runs if not run.error and any(is_finite(point.value) for point in run.points)
     )
     return {method: (colour_of(method, methods), is_baseline(method)) for method in drawn}

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lightning_select.app.compare.intervals import Interval, paired_interval
+from lightning_select.app.compare.magnitude import is_finite
 
 __all__ = ["Finding", "Pairs", "compare_finals", "compare_ratios"]
 
@@ -95,7 +96,7 @@ def compare_finals(pairs: Pairs, *, higher: bool, level: float = 0.95) -> Findin
     """
     if len(pairs) < 2:
         return Finding("unclear")
-    ours, theirs = (sum(math.isfinite(pair[side]) for pair in pairs) for side in (0, 1))
+    ours, theirs = (sum(is_finite(pair[side]) for pair in pairs) for side in (0, 1))
     if ours < len(pairs) or theirs < len(pairs):
         count = len(pairs)
         kind = {(count, 0): "better", (0, count): "worse"}.get((ours, theirs), "unclear")

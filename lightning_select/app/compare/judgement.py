@@ -77,6 +77,12 @@ class Judgement:
     affordable: bool = True
 
     @property
+    def comparisons(self) -> list[Against]:
+        """Against uniform at equal steps and at equal cost, once where they are the same runs."""
+        found = [one for one in (self.equal_steps, self.equal_cost) if one is not None]
+        return found[:1] if len({one.baseline for one in found}) == 1 else found
+
+    @property
     def verdict(self) -> str:
         """The word at equal cost."""
         return _word(list(self.decisive.values()))

@@ -91,11 +91,8 @@ def _verdict(judgement: Judgement, final_metric: str) -> dict[str, Any]:
 
 def _rows(judgement: Judgement, final_metric: str) -> list[list[str]]:
     """Rows of the table of intervals: method, baseline, respect, mean, interval, word."""
-    found = [one for one in (judgement.equal_steps, judgement.equal_cost) if one is not None]
-    if len(found) == 2 and found[0].baseline == found[1].baseline:
-        del found[1]
     rows = []
-    for against in found:
+    for against in judgement.comparisons:
         respects = {f"final {final_metric}, difference": against.final}
         respects |= {f"{AXES[axis]} to target, ratio": finding for axis, finding in against.axes.items()}
         rows += [[judgement.method, against.baseline, name, *_numbers(one), one.word] for name, one in respects.items()]

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_select.app.compare.magnitude import is_finite
 from lightning_select.app.compare.recorder import Point
 from lightning_select.app.compare.runs import Run
 
@@ -31,7 +32,7 @@ def plot_curves(runs: Sequence[Run], file: Path, *, metric: str, target: float |
         return False
     curves: dict[str, list[tuple[Point, ...]]] = {}
     for run in runs:
-        if not run.error and any(math.isfinite(point.value) for point in run.points):
+        if not run.error and any(is_finite(point.value) for point in run.points):
             curves.setdefault(run.method, []).append(run.points)
     if not curves:
         return False
@@ -41,11 +42,12 @@ def plot_curves(runs: Sequence[Run], file: Path, *, metric: str, target: float |
         for number, (method, of_method) in enumerate(curves.items()):
             colour = f"C{number % 10}"
             for points in of_method:
-                x, y = [getattr(point, name) for point in points], [point.value for point in points]
+                x = [getattr(point, name) for point in points]
+                y = [point.value if is_finite(point.value) else math.nan for point in points]
                 panel.plot(x, y, color=colour, linewidth=0.6, alpha=0.4)
             x, y = _mean(of_method, name), _mean(of_method, "value")
             panel.plot(x, y, color=colour, linewidth=2, label=method)
-        if target is not None:
+        if target is not None and is_finite(target):
             panel.axhline(target, color="grey", linestyle=":", linewidth=1)
         if name == "samples":  # methods that score or train references need many times those of uniform
             panel.set_xscale("log")
@@ -59,5 +61,5 @@ def plot_curves(runs: Sequence[Run], file: Path, *, metric: str, target: float |
 
 def _mean(curves: Sequence[tuple[Point, ...]], name: str) -> list[float]:
     """Mean over runs, evaluation by evaluation, as far as all runs go and are finite."""
-    common = [points for points in zip(*curves, strict=False) if all(math.isfinite(point.value) for point in points)]
+    common = [points for points in zip(*curves, strict=False) if all(is_finite(point.value) for point in points)]
     return [statistics.fmean(getattr(point, name) for point in points) for points in common]

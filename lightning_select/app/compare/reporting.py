@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning_select.app.compare.equal_cost import baselines_of
 from lightning_select.app.compare.fairness import size_notes
-from lightning_select.app.compare.judgement import AXES, Against, Judgement, Partners, judge
+from lightning_select.app.compare.judgement import AXES, Judgement, Partners, judge
 from lightning_select.app.compare.page import Page, render_page
 from lightning_select.app.compare.plot import plot_curves
 from lightning_select.app.compare.runs import Run, write_csv, write_whole
@@ -134,18 +134,12 @@ def _intervals(judgement: Judgement, names: Mapping[str, Any]) -> list[dict[str,
             "verdict": finding.word,
             "numbers": finding.numbers,
         }
-        for against in _kinds(judgement)
+        for against in judgement.comparisons
         for respect, finding in {
             f"difference in final {names['final_metric']}": against.final,
             **{f"ratio of {AXES[axis]} to target": one for axis, one in against.axes.items()},
         }.items()
     ]
-
-
-def _kinds(judgement: Judgement) -> list[Against]:
-    """Against uniform at equal steps and at equal cost, once where they are the same runs."""
-    found = [one for one in (judgement.equal_steps, judgement.equal_cost) if one is not None]
-    return found[:1] if len(found) == 2 and found[0].baseline == found[1].baseline else found
 
 
 def _draw(runs: Sequence[Run], file: Path, metric: str, target: float | None) -> bool:

@@ -6,6 +6,7 @@ Runs that finished are not run again; one that failed, or was on its way, starts
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ COMPARISON = "comparison.json"
 _FREE = ("seed", "seeds", "methods", "task", "threads")
 _FREE_SETTINGS = ("target", "final_mode", "equal_cost", "stop_worse", "resume", "reports")
 """What may change: more seeds or methods, and how the runs are looked at."""
+
+_SHOWN = ("metric", "mode", "target", "final_mode")
+"""Those of them that say how, and are written down for a table of several jobs."""
 
 
 def comparison_folder(config: DictConfig) -> Path:
@@ -67,7 +71,7 @@ def note_settings(folder: Path, config: DictConfig, methods: Mapping[str, DictCo
         settings = known | settings
     elif (folder / RUNS).exists():
         raise ConfigurationError(f"hydra.run.dir must be a new folder, got {folder}, which already holds {RUNS}.")
-    shown = {name: config.compare[name] for name in ("metric", "mode", "target", "final_mode")}
+    shown = {name: config.compare[name] for name in _SHOWN}
     write_whole(file, json.dumps({"shown": shown, "methods": settings}, indent=1))
 
 
@@ -106,9 +110,27 @@ def read_settings(folder: Path) -> dict[str, Any]:
     file = folder / COMPARISON
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
-        return {"methods": dict(settings["methods"]), "shown": dict(settings["shown"])}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        methods = {name: dict(method) for name, method in dict(settings["methods"]).items()}
+        shown = {"final_mode": None} | dict(settings["shown"])
+        if not _fits(shown):
+            raise ValueError(f"shown: {shown}")
+        return {"methods": methods, "shown": shown}
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ConfigurationError(f"{file} must be what a comparison wrote, got {error!r}.") from error
+
+
+def _fits(shown: Mapping[str, Any]) -> bool:
+    """Has it the names and kinds of values that a comparison writes?"""
+    if shown.keys() != {*_SHOWN}:
+        return False
+    target, ways = shown["target"], ("max", "min")
+    reachable = target is None or (isinstance(target, (int, float)) and math.isfinite(target))
+    return (
+        isinstance(shown["metric"], str)
+        and shown["mode"] in ways
+        and shown["final_mode"] in (None, *ways)
+        and reachable
+    )
 
 
 def _essence(config: DictConfig) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from lightning_select.app.compare.magnitude import is_finite
 from lightning_select.app.compare.methods import UNIFORM
 from lightning_select.app.compare.recorder import Point
 from lightning_select.app.compare.runs import Run
@@ -58,7 +59,7 @@ class Summary:
         cost: Mean number of forward passes of a row, a backward pass counted as two.
         relative_cost: The same as a multiple of uniform's on the same seeds.
         seconds: Mean time of training.
-        not_finite: Runs that finished, and whose final metric is no finite number.
+        not_finite: Runs that finished, and whose final metric is no finite number (see `magnitude`).
     """
 
     method: str
@@ -93,7 +94,7 @@ def alike(runs: Sequence[Run], metric: str) -> tuple[list[Run], str]:
 def target_of(runs: Iterable[Run], fixed: float | None, *, higher: bool) -> float | None:
     """The value to reach: the fixed one, or 5 % short of where the curve of uniform ends on average, if in a number."""
     ends = [run.points[-1].value for run in runs if run.method == UNIFORM and not run.error and run.points]
-    ends = [end for end in ends if math.isfinite(end)]
+    ends = [end for end in ends if is_finite(end)]
     if fixed is not None or not ends:
         return fixed
     end = statistics.fmean(ends)
@@ -110,7 +111,7 @@ def reached(points: Sequence[Point], target: float, *, higher: bool) -> tuple[fl
     before: tuple[float, Point] | None = None
     for position, point in enumerate(points):
         near = [one.value for one in points[max(0, position + 1 - _SMOOTHED) : position + 1]]
-        if not all(map(math.isfinite, near)):
+        if not all(map(is_finite, near)):
             before = None
             continue
         mean = statistics.fmean(near)
@@ -148,7 +149,7 @@ def summarise(runs: Sequence[Run], target: float | None, *, higher: bool) -> lis
     lines = []
     for method, of_method in outcomes.items():
         done = [run for run in runs if run.method == method and run.seed in of_method]
-        finals = [outcome.final for outcome in of_method.values() if math.isfinite(outcome.final)]
+        finals = [outcome.final for outcome in of_method.values() if is_finite(outcome.final)]
         flagged = [run.flagged_share for run in done if run.flagged_share is not None]
         lines.append(
             Summary(

@@ -66,7 +66,9 @@ def _places(arguments: Sequence[str]) -> list[int]:
     return [
         place
         for place, argument in enumerate(arguments)
-        if "=" in argument and not argument.startswith("-") and before[place] not in _TAKING
+        if ("=" in argument or argument.startswith("~"))  # which deletes, with or without a value
+        and not argument.startswith("-")
+        and before[place] not in _TAKING
     ]
 
 

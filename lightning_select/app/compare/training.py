@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +13,9 @@ from lightning.pytorch import seed_everything
 from omegaconf import DictConfig
 
 from lightning_select.app.building import build_callbacks, build_data, build_model, build_trainer
+from lightning_select.app.compare.budget import check_steps
 from lightning_select.app.compare.counting import counted_rows
+from lightning_select.app.compare.equal_cost import is_baseline
 from lightning_select.app.compare.fairness import Fingerprint
 from lightning_select.app.compare.loaders import pin_order, share_sizes, train_owner
 from lightning_select.app.compare.recorder import Point, Recorder, metric_of_test
@@ -62,13 +65,14 @@ def train_one(
 
     Raises:
         RowIdError: A report is asked for, and the loader does not tell which rows a batch holds.
+        ManualStepsError: The budget was told in epochs, and the module optimises by hand.
         ConfigurationError: The Trainer would use several processes, or validation logs no such metric.
     """
     settings = config.compare
     seed_everything(seed, workers=True, verbose=False)
     data = build_data(config)
     seed_everything(seed, workers=True, verbose=False)
-    model = build_model(config)
+    model = _model_of(config, method, budget)
     callbacks = build_callbacks(config)
     rows = [SelectionReport(folder, title=f"{method}, seed {seed}", name="rows_of_run")] if on_rows and folder else []
     fingerprint = Fingerprint(seed)
@@ -105,6 +109,13 @@ def train_one(
     )
 
 
+def _model_of(config: DictConfig, method: str, budget: Mapping[str, Any]) -> Any:
+    model = build_model(config)
+    if not is_baseline(method):  # whose steps are those that the Trainer counted for uniform
+        check_steps(config, budget, model)
+    return model
+
+
 def _final(trainer: Any, model: Any, data: Any, recorder: Recorder, settings: Any) -> tuple[float, str]:
     """The final metric and its name: from a test where there is one, or else the end of the curve."""
     if not recorder.points:
@@ -130,6 +141,8 @@ def _epochs_of(uniform: Run | None) -> list[SharedEpochs]:
 def run_folder(folder: Path, method: str, seed: int) -> Path:
     """Folder for what callbacks of one run write, such as a report on the rows."""
     name = re.sub(r"[^\w.=-]+", "_", method).strip("_")
+    if name != method:  # others may be changed to the same
+        name += f".{hashlib.blake2b(repr(method).encode(), digest_size=3).hexdigest()}"
     return folder / "reports" / f"{name}-{seed}"
 
 

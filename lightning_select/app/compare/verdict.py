@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from lightning_select.app.compare.equal_cost import is_baseline
 from lightning_select.app.compare.findings import Finding
 from lightning_select.app.compare.judgement import Judgement, Outcomes
+from lightning_select.app.compare.magnitude import is_finite
 from lightning_select.app.compare.methods import UNIFORM
 
 __all__ = ["verdict"]
@@ -60,7 +61,7 @@ def verdict(
 
 def _not_finite(outcomes: Outcomes, final_metric: str) -> list[str]:
     """Who ended at what is no number, which enters no interval."""
-    odd = {name: sum(not math.isfinite(run.final) for run in runs.values()) for name, runs in outcomes.items()}
+    odd = {name: sum(not is_finite(run.final) for run in runs.values()) for name, runs in outcomes.items()}
     told = [f"{name} in {count} of {len(outcomes[name])}" for name, count in odd.items() if count]
     return [f"the final {final_metric} is not finite in some runs, of {_listed(told)}"] if told else []
 

@@ -3,12 +3,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hydra.errors import InstantiationException
 from lightning.pytorch.utilities import CombinedLoader
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
-from lightning_select.app.compare.budget import budget_in_steps
-from lightning_select.errors import ConfigurationError
+from lightning_select.app.compare.budget import ManualStepsError, budget_in_steps, check_steps
+from lightning_select.errors import ArgumentError, ConfigurationError
 from tests.app import tiny
 from tests.app.conftest import read_csv
 
@@ -32,6 +33,13 @@ def config(data: str = "tests.app.tiny.Data", model: str = "tests.app.tiny.Modul
         ({"max_epochs": 2, "limit_train_batches": 0.5}, BATCHES, BATCHES // 2),
         ({"max_epochs": 2, "val_check_interval": 9, "check_val_every_n_epoch": None}, 2 * BATCHES, 9),
         ({"max_steps": 40}, 40, BATCHES),
+        ({"max_steps": 1001 * BATCHES}, 1001 * BATCHES, BATCHES),
+        ({}, 1000 * BATCHES, BATCHES),
+        ({"max_epochs": 3, "limit_train_batches": None}, 3 * BATCHES, BATCHES),
+        ({"max_epochs": 3, "limit_train_batches": 7.0}, 21, 7),
+        ({"max_epochs": 3, "limit_train_batches": 7, "overfit_batches": 5}, 15, 5),
+        ({"max_epochs": 3, "limit_train_batches": 7, "overfit_batches": 0.0}, 21, 7),
+        ({"max_epochs": 2, "overfit_batches": 0.5}, BATCHES, BATCHES // 2),
     ],
 )
 def test_epochs_become_steps(trainer, steps, every) -> None:
@@ -39,6 +47,25 @@ def test_epochs_become_steps(trainer, steps, every) -> None:
     assert budget["max_steps"] == steps
     assert budget["val_check_interval"] == every
     assert (budget["max_epochs"], budget["check_val_every_n_epoch"]) == (-1, None)
+
+
+@pytest.mark.parametrize("trainer", [{"max_epochs": 0}, {"max_epochs": 2, "max_steps": 0}, {"max_steps": 0}])
+def test_a_comparison_trains_something(trainer) -> None:
+    name = "max_steps" if "max_steps" in trainer else "max_epochs"
+    with pytest.raises(
+        ConfigurationError, match=rf"trainer\.{name} must be above 0 .* got 0, .*: trainer\.max_epochs="
+    ):
+        budget_in_steps(config(**trainer))
+
+
+@pytest.mark.parametrize("limit", [{"limit_train_batches": 0}, {"limit_train_batches": 0.0}, {"overfit_batches": 0.01}])
+def test_a_limit_leaves_a_batch(limit) -> None:
+    ((name, value),) = limit.items()
+    told = (
+        rf"trainer\.{name} must leave a batch to train on .* got {value} of the {BATCHES} batches .*: ~trainer\.{name}"
+    )
+    with pytest.raises(ConfigurationError, match=told):
+        budget_in_steps(config(max_epochs=2, **limit))
 
 
 def test_what_counts_in_steps_stays_as_it_is() -> None:
@@ -64,9 +91,17 @@ class Shortest(Several):
 
 
 class ByHand(tiny.Module):
+    made = 0
+
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
+        ByHand.made += 1
+
+
+class Wrong(tiny.Data):
+    def train_dataloader(self) -> Any:
+        raise ArgumentError("Wrong.sampler must be whole.")
 
 
 def test_of_several_loaders_the_longest_counts() -> None:
@@ -78,14 +113,39 @@ def test_a_combined_loader_says_how_long_it_is() -> None:
     assert budget_in_steps(config("tests.app.compare.test_budget.Shortest", max_epochs=3))["max_steps"] == 3 * 2
 
 
-def test_epochs_of_a_module_that_optimises_by_hand_must_be_told_in_steps() -> None:
-    told = (
-        rf"trainer\.max_steps must say how long .* got epochs, each of {BATCHES} batches\. Set trainer\.max_epochs=-1"
+def test_epochs_of_a_module_that_optimises_by_hand_must_be_told_in_steps(launch_tiny) -> None:
+    """By the first run, which stops all others: it has the first module that is made."""
+    by_hand, epochs = (
+        "model._target_=tests.app.compare.test_budget.ByHand",
+        ["trainer.max_epochs=3", "trainer.max_steps=-1"],
     )
-    with pytest.raises(ConfigurationError, match=told):
-        budget_in_steps(config(model="tests.app.compare.test_budget.ByHand", max_epochs=3))
-    budget = budget_in_steps(config(model="tests.app.compare.test_budget.ByHand", max_epochs=-1, max_steps=48))
-    assert (budget["max_steps"], budget["val_check_interval"]) == (48, BATCHES)
+    told = r"trainer\.max_steps must say how long .* got max_epochs=3, which comes to 36 steps .* in each batch 72\."
+    ByHand.made = 0
+    with pytest.raises(ManualStepsError, match=told):
+        launch_tiny("task=compare", "methods=[uniform,uds]", "seeds=2", by_hand, *epochs)
+    assert ByHand.made == 1
+
+
+def test_steps_of_a_module_that_optimises_by_hand_are_its_own() -> None:
+    for trainer in ({"max_epochs": -1, "max_steps": 48}, {"max_epochs": 3}):
+        stepped = config(**trainer)
+        budget = budget_in_steps(stepped) if "max_steps" in trainer else {}  # none where no batch size is known
+        check_steps(stepped, budget, ByHand())
+
+
+def test_a_model_is_not_made_for_the_length_of_the_loader_of_others() -> None:
+    assert budget_in_steps(config(model="no.such.Module", max_epochs=3))["max_steps"] == 3 * BATCHES
+
+
+@pytest.mark.parametrize("override", ["model._target_=no.such.Module", "data._target_=no.such.Data"])
+def test_a_class_that_is_not_found_is_told_as_such(launch_tiny, override) -> None:
+    with pytest.raises(InstantiationException, match=f"Error locating target '{override.partition('=')[2]}'"):
+        launch_tiny("task=compare", "methods=[uniform]", "seeds=1", "trainer.max_epochs=2", override)
+
+
+def test_an_error_of_ours_in_a_loader_stays_what_it_is() -> None:
+    with pytest.raises(ArgumentError, match=r"^Wrong\.sampler must be whole\.$"):
+        budget_in_steps(config(data="tests.app.compare.test_budget.Wrong", max_epochs=3))
 
 
 def test_methods_with_larger_batches_take_as_many_steps(launch_tiny) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +106,21 @@ def test_the_whole_report_is_written_and_says_so(tmp_path: Path, capsys: Any, mo
     assert [row["not_finite"] for row in rows] == ["1", "1", "3"]
     assert rows[2]["final_mean"] == ""
     assert float(rows[0]["target"]) == pytest.approx(0.95 * 0.7)
+
+
+def test_values_too_large_for_a_mean_are_as_good_as_infinite(tmp_path: Path, capsys: Any) -> None:
+    """Three of 1e308 have no sum."""
+    pytest.importorskip("matplotlib")
+    runs = [run(method, seed, 1e308, 1e308, 1e308 - seed) for method in ("uniform", "gone") for seed in range(3)]
+    runs += [run("fine", seed, 3.0, 2.0, 1.0 + seed) for seed in range(3)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        report(runs, Settings("val/acc", "min", None), tmp_path)
+    told = capsys.readouterr()
+    assert not told.err
+    assert "- (3 of 3 not finite)" in told.out
+    assert {file.name for file in tmp_path.iterdir()} >= {"table.csv", "intervals.csv", "compare.html", "compare.png"}
+    uniform, gone, fine = read_csv(tmp_path / "table.csv")
+    assert (uniform["not_finite"], gone["not_finite"], fine["not_finite"]) == ("3", "3", "0")
+    assert fine["at_equal_steps"] == "helps"
+    assert reached(curve(1e308, 1e308, 1e308, 2.0, 2.0, 2.0), 2.0, higher=False)[0] == 60

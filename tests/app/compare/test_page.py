@@ -14,6 +14,7 @@ from lightning_select.app.compare.recorder import Point
 from lightning_select.app.compare.reporting import partners_of
 from lightning_select.app.compare.runs import Run
 from lightning_select.app.compare.summary import outcomes_of, summarise
+from lightning_select.app.compare.training import run_folder
 
 EVIL = "<script>alert('x')</script>"
 VOID = {"meta", "line", "polyline", "br"}
@@ -118,15 +119,23 @@ def test_verdicts_intervals_and_failures_are_there(tmp_path: Path) -> None:
 
 
 def test_reports_of_runs_are_linked(tmp_path: Path) -> None:
-    for name in ("a-1", "uniform_cost_of_a-2/selection_report", "uniform_cost_of_a-2/selection_report_1"):
-        (tmp_path / "reports" / name).mkdir(parents=True)
-        (tmp_path / "reports" / name / "report.html").write_text("<p>")
+    baseline = run_folder(tmp_path, "uniform (cost of a)", 2)
+    for place in (tmp_path / "reports" / "a-1", baseline / "selection_report", baseline / "selection_report_1"):
+        place.mkdir(parents=True)
+        (place / "report.html").write_text("<p>")
     text = render(RUNS, tmp_path)
     assert '<a href="reports/a-1/report.html">a, seed 1</a>' in text
-    assert (
-        '<a href="reports/uniform_cost_of_a-2/selection_report_1/report.html">uniform (cost of a), seed 2</a>' in text
-    )
+    way = f"reports/{baseline.name}/selection_report_1/report.html"
+    assert f'<a href="{way}">uniform (cost of a), seed 2</a>' in text
     assert text.count("/report.html") == 2
+
+
+def test_each_run_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    names = ["uds a", "uds+a", "uds_a", "uds a ", "a/b", "..", "uniform (cost of a)"]
+    folders = {run_folder(tmp_path, name, seed) for name in names for seed in range(2)}
+    assert len(folders) == 2 * len(names)
+    assert run_folder(tmp_path, "uds_a", 0) == tmp_path / "reports" / "uds_a-0"
+    assert all(re.fullmatch(r"[\w.=-]+", folder.name) and folder.parent.parent == tmp_path for folder in folders)
 
 
 @pytest.mark.parametrize("runs", [RUNS[:1], RUNS[-1:], [*RUNS[:1], Run("a", 0, error="no")]])
@@ -134,6 +143,19 @@ def test_there_may_be_little_to_show(runs: list[Run], tmp_path: Path) -> None:
     text = render(runs, tmp_path, target=None)
     assert Reader(text).open == []
     assert "There is nothing to compare yet" in text
+
+
+def test_numbers_of_the_axes_lie_within_their_panel(tmp_path: Path) -> None:
+    """Commas are half as wide as digits, which have 6 of the 11 units of their height."""
+    points = (Point(1, 8, 0.1, 1234567.0, 8), Point(20000, 160000, 4000.0, 1234570.0, 160000))
+    text = render([Run("uniform", 0, final=1.0, samples=160000, points=points)], tmp_path, target=None)
+    numbers = re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="(\w+)">([^<]+)</text>', text)
+    assert {"1,234,570", "20,000", "4,000"} <= {told for _, _, told in numbers}
+    for place, anchor, told in numbers:
+        width = 6 * len(told) - 3 * told.count(",")
+        left = float(place) - width * {"end": 1, "middle": 0.5}[anchor]
+        assert left >= 0
+        assert left + width <= WIDTH
 
 
 def test_curves_lie_within_their_panel() -> None:
@@ -149,3 +171,20 @@ def test_curves_lie_within_their_panel() -> None:
             assert len(panel.up) <= 8
             assert len(panel.across) <= 12
     assert panels_of([], 0.7) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ((0.97001, 0.97009), ["0.97002", "0.97004", "0.97006", "0.97008"]),
+        ((1234567, 1234570), ["1,234,567", "1,234,568", "1,234,569", "1,234,570"]),
+        ((0.5, 0.5), ["0.3", "0.4", "0.5", "0.6", "0.7"]),
+    ],
+)
+def test_ticks_tell_neighbours_apart(values: tuple[float, float], names: list[str]) -> None:
+    points = tuple(Point(step, 8 * step, 0.1 * step, value) for step, value in enumerate(values, start=1))
+    panel = panels_of([Run("uniform", 0, points=points)], None)[0]
+    assert [name for _, name in panel.up] == names
+    heights = [at for at, _ in panel.up]
+    assert heights == sorted(heights, reverse=True)
+    assert len(set(heights)) == len(heights)

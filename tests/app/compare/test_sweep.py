@@ -153,6 +153,14 @@ def test_the_folder_of_a_sweep_is_known_beforehand() -> None:
     assert arguments == ["seed=0,1", f"hydra.sweep.dir={folder}", "-m"]
 
 
+@pytest.mark.parametrize("given", [["~model", "-m"], ["-m", "~model"], ["seed=0,1", "~trainer.max_epochs", "-m"]])
+def test_the_folder_stands_beside_what_is_deleted(given: list[str]) -> None:
+    """Hydra takes overrides in one piece only."""
+    arguments, folder = settle_folder(given)
+    (place,) = (place for place, argument in enumerate(given, start=1) if argument.startswith("~"))
+    assert arguments == [*given[:place], f"hydra.sweep.dir={folder}", *given[place:]]
+
+
 @pytest.mark.parametrize(
     ("configured", "expected"), [("my/sweeps", None), ("my/${now:%Y}/a b", 'hydra.sweep.dir="my/{year}/a b"')]
 )
@@ -185,6 +193,31 @@ def test_a_sweep_writes_and_joins_where_the_config_says(
     (folder,) = (tmp_path / "my sweeps").iterdir()
     check(folder, capsys.readouterr().out)
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        SHOWN | {"extra": 1},
+        {"mode": "max"},
+        SHOWN | {"mode": "most"},
+        SHOWN | {"target": "0.5"},
+        SHOWN | {"target": 10**400},
+        SHOWN | {"final_mode": 1},
+        SHOWN | {"metric": None},
+        ["metric"],
+    ],
+)
+def test_a_damaged_job_is_told_and_left_out(tmp_path: Path, capsys: Any, shown: Any) -> None:
+    job(tmp_path / "0", runs_of(0))
+    job(tmp_path / "1", runs_of(1))
+    file = tmp_path / "0" / "comparison.json"
+    file.write_text(json.dumps({"shown": shown, "methods": {"uniform": {}, "a": {}}}))
+    join_jobs(tmp_path)
+    told = capsys.readouterr()
+    assert f"{tmp_path / '0'} was not joined: {file} must be what a comparison wrote, got " in told.err
+    assert "Joint table of 1 job:" in told.out
+    assert [run["seed"] for run in read_csv(tmp_path / "runs.csv")] == ["1"] * 4
 
 
 def test_only_jobs_of_the_sweep_are_joined(tmp_path: Path, capsys: Any) -> None:

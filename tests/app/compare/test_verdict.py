@@ -200,3 +200,9 @@ def test_lower_may_be_better() -> None:
 def test_who_is_clearly_worse(rho, baseline, worse) -> None:
     one = judged(table(uniform=UNIFORM, rho=rho, uniform_at_cost=baseline), level=0.99)["rho"]
     assert clearly_worse(one) is worse
+
+
+def test_the_same_runs_are_listed_once() -> None:
+    runs = table(uniform=UNIFORM, rho=scaled(0.5, 1.0, 0.02), uniform_at_cost=scaled(1.0, 1.0, 0.01))
+    for baseline, listed in ((BASELINE, ["uniform", BASELINE]), ("uniform", ["uniform"])):
+        assert [one.baseline for one in judged(runs, baseline)["rho"].comparisons] == listed
