@@ -106,7 +106,7 @@ EXPECTED: Mapping[str, Mapping[str, Outcome]] = {
         )
     },
     "configure_gradient_clipping overridden": _OF_A_MODULE,
-    "manual optimisation": _MANUAL | {"BatchSelection": _STEP, "BatchSelection, weights": _STEP},
+    "manual optimisation, returning sample_loss": _MANUAL | {"BatchSelection": _STEP, "BatchSelection, weights": _STEP},
     "manual optimisation, with a selection_step": _MANUAL | _OF_A_MODULE,
     "two optimisers, with a selection_step": _MANUAL,
     "LBFGS": _OF_A_MODULE,

@@ -73,7 +73,7 @@ FEATURES = (
     Feature("gradient_clip_val, by norm", TRAINING, {"gradient_clip_val": 0.05}),
     Feature("gradient_clip_val, by value", TRAINING, {"gradient_clip_val": 0.05, "gradient_clip_algorithm": "value"}),
     Feature("configure_gradient_clipping overridden", TRAINING, module=modules.Clipping),
-    Feature("manual optimisation", TRAINING, module=modules.Manual),
+    Feature("manual optimisation, returning sample_loss", TRAINING, module=modules.Manual),
     Feature("manual optimisation, with a selection_step", TRAINING, module=modules.ManualWithStep),
     Feature("two optimisers, with a selection_step", TRAINING, module=modules.TwoOptimizers),
     Feature("LBFGS", TRAINING, module=modules.Quasi),

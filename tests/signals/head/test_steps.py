@@ -354,8 +354,10 @@ def test_a_quantised_head_is_scored_by_its_logits(caplog):
 def test_sharded_weights_are_not_relied_on(strategy, caplog):
     with caplog.at_level(logging.INFO):
         reader = HeadReader(Model(), strategy, None)
+        assert not reader.wants_trial({"loss"})
+        assert not caplog.text  # nobody has asked for a head
+        assert not reader.wants_trial({"head"})
     assert f"{strategy} shards it" in caplog.text
-    assert not reader.wants_trial({"head"})
     assert not reader.can_read({"head"})
     with pytest.raises(ArgumentError, match=f"'head', which cannot be read: {strategy} shards it"):
         HeadReader(Model(), strategy, "head")
