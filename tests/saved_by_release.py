@@ -67,7 +67,12 @@ def write(version: str) -> None:
         name = f"{version}-{scene}"
         amid = {"every_n_train_steps": CUT, "save_top_k": 1, "enable_version_counter": False}
         with tempfile.TemporaryDirectory() as report:
-            train(scene, Path(report), ModelCheckpoint(FOLDER, name, **amid))
+            keep = ModelCheckpoint(FOLDER, name, **amid)
+            train(scene, Path(report), keep)
+        file = Path(keep.best_model_path)
+        held = torch.load(file, weights_only=True)
+        del held["callbacks"][keep.state_key]  # where this machine keeps its files
+        torch.save(held, file)
 
 
 if __name__ == "__main__":
