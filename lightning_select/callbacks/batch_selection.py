@@ -102,8 +102,7 @@ class BatchSelection(SelectionCallback):
         self._runner: StepRunner | None = None
         self._trainer: Any = None
         self._sized = self._measured = self._advised = False
-        self._whole_from = 0
-        self._stopwatch = Stopwatch()
+        self._stopwatch, self._whole_from = Stopwatch(), 0
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Step between Trainer and module.
@@ -218,13 +217,12 @@ class BatchSelection(SelectionCallback):
 
     def _tell(self, signals: Signals, scores: Tensor) -> None:
         """What others may hear of the candidates: nothing that a run resumed here would have of another batch."""
-        if self.interception is None or self._runner is None:
-            return
-        shown = signals if self._runner.shows_losses(self._needs) else replace(signals, loss=None)
-        self.interception.overheard(self, shown, scores)
+        if self.interception is not None and self._runner is not None:
+            shown = signals if self._runner.shows_losses(self._needs) else replace(signals, loss=None)
+            self.interception.overheard(self, shown, scores)
 
     def _advise(self, rows: int, count: int, signals: Signals) -> None:
-        if not self._advised:
+        if not self._advised and self._sized:  # by a batch of whole size
             self._advised = True
             batches = self._trainer.accumulate_grad_batches
             lines = on_sizes(self.name, self.keep, count, rows, self._trainer.world_size * batches)

@@ -2,19 +2,25 @@ from __future__ import annotations
 
 import logging
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
 
 from lightning_select import BatchSelection
 from lightning_select.callbacks.advice import on_memory, on_sizes
+from lightning_select.samplers.loss_proportional import LossProportional
 from lightning_select.schedule import Anneal
 from lightning_select.scores.loss import Loss
 from lightning_select.scores.nuclear_norm import NuclearNorm
 from lightning_select.selectors.diverse import Diverse
 from lightning_select.selectors.top_k import TopK
-from tests.fitting import First, fit, loader
+from tests.fitting import First, Rows, fit, loader, trainer
 from tests.language_models import CausalLM, sentences
+from tests.modules import Classifier
 
 
 @pytest.mark.parametrize(
@@ -93,3 +99,20 @@ def test_logs_how_long_the_rows_are_that_are_kept():
     for name, rows in (("length_kept", slice(0, 2)), ("length_dropped", slice(2, 6))):
         logged = float(done.callback_metrics[f"batch_selection/{name}"])
         assert logged == pytest.approx(float(seen[-1][rows].mean()))
+
+
+def test_a_resumed_run_is_advised_on_batches_of_whole_size(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It begins with the short last batch of an epoch."""
+    caplog.set_level("INFO")
+
+    def run(**resumed: Any) -> None:
+        keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=2, save_top_k=-1)
+        callbacks = BatchSelection(Loss(), TopK(), keep=0.5), keep
+        fitting = trainer(*callbacks, max_epochs=2, enable_checkpointing=True)
+        fitting.fit(Classifier(), DataLoader(Rows(rows=46), 16, sampler=LossProportional(46)), **resumed)
+
+    run()
+    caplog.clear()
+    run(ckpt_path=tmp_path / "step=2.ckpt")
+    told = [record.message for record in caplog.records if "an optimizer step learns from" in record.message]
+    assert [message.partition("learns from ")[2][:15] for message in told] == ["8 rows of 16. A"]

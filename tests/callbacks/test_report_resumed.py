@@ -26,7 +26,7 @@ def run(folder: Path, score: Any, checkpoint: Path | None = None) -> tuple[str, 
     keep = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=4, save_top_k=-1)
     callbacks = BatchSelection(score, TopK(), keep=0.5), SelectionReport(folder / "report"), keep
     fitting = trainer(*callbacks, max_epochs=3, enable_checkpointing=True)
-    resumed = {} if checkpoint is None else {"ckpt_path": checkpoint, "weights_only": True}
+    resumed = {} if checkpoint is None else {"ckpt_path": checkpoint}
     fitting.fit(module, DataLoader(data, 8, sampler=LossProportional(data)), **resumed)
     return (folder / "report" / "rows.csv").read_text(), module.state_dict()
 
