@@ -34,7 +34,7 @@ pytestmark = [
 
 
 LONG = pytest.mark.slow
-"""Of those that take more than a quarter of a minute with ``--fast`` too."""
+"""Of those that take more than ten seconds with ``--fast`` too."""
 
 
 @pytest.fixture
@@ -80,10 +80,15 @@ def common(load: Any) -> ModuleType:
         ("peer_review", 3, {"sweeps", "settings", "rows", "peer review ahead of"}),
         pytest.param("grpo", 3, {"tuning", "methods", "curves"}, marks=LONG),
         pytest.param("filter_cost", 2, {0, 1, 2, 3}, marks=LONG),
-        ("lm_reweighting", 4, {f"a made-up grammar, {kind}" for kind in ("redundant", "corrupted", "clean")}),
+        pytest.param(
+            "lm_reweighting",
+            4,
+            {f"a made-up grammar, {kind}" for kind in ("redundant", "corrupted", "clean")},
+            marks=LONG,
+        ),
         ("time_to_accuracy", 5, {"digits, redundant and noisy", "digits"}),
         ("mislabelled", 3 if CLEANLAB else 2, {"found"}),
-        ("soak", 10, {"rows", "ratios", "history", "course"}),
+        pytest.param("soak", 10, {"rows", "ratios", "history", "course"}, marks=LONG),
     ],
 )
 def test_a_fast_run_ends_with_a_verdict(name: str, bars: int, figures: set[Any], tmp_path: Path) -> None:

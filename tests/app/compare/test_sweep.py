@@ -55,6 +55,7 @@ def test_seeds_may_be_jobs(tmp_path: Path, capsys: Any, monkeypatch: pytest.Monk
     check(tmp_path, capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_jobs_may_run_side_by_side(tmp_path: Path) -> None:
     """In a fresh process, which starts others."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
