@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,6 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_select.protocols import SelectionContext
 from lightning_select.types import Selection
 from tests.modules import features
+
+NEW = "weights_only" in inspect.signature(pl.Trainer.fit).parameters
+SAFELY: dict[str, Any] = {"weights_only": True} if NEW else {}
+"""How a fit is told to load nothing but tensors; before Lightning 2.6 it cannot be told."""
 
 
 class Rows(Dataset):

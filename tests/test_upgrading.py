@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
 import lightning_select
-from tests.fitting import weights_of
+from tests.fitting import SAFELY, weights_of
 from tests.saved_by_release import CUT, FOLDER, SCENES, STEPS, train
 
 SAVED = sorted(FOLDER.glob("*.ckpt"))
 EVERY = pytest.mark.parametrize("saved", SAVED, ids=lambda path: path.stem)
-# Lightning takes the argument from 2.6 on.
-SAFELY = {"weights_only": True} if "weights_only" in inspect.signature(Trainer.fit).parameters else {}
 pytestmark = pytest.mark.filterwarnings("ignore:The loaded checkpoint was produced with")
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_select.errors import BatchFormatError
+from lightning_select.signals.traceless.casts import fresh_casts
 from lightning_select.signals.traceless.generators import Generators
 from lightning_select.types import Batch, Float
 
@@ -81,7 +82,7 @@ class Reviewing:
     def __call__(self, model: nn.Module, pairs: Batch) -> Float[Tensor, "rows"]:
         """Margins of the pairs."""
         device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
-        with torch.no_grad(), _evaluating(model), self._generators.kept(device):
+        with torch.no_grad(), fresh_casts(), _evaluating(model), self._generators.kept(device):
             return margins_of(model, pairs)
 
 

@@ -7,8 +7,7 @@ on an accelerator the host waits there, as a loop whose end depends on what was 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -28,7 +27,6 @@ __all__ = [
     "check_lengths",
     "check_request",
     "evaluated",
-    "fresh_casts",
     "generate",
     "padded",
     "places",
@@ -164,21 +162,6 @@ def check_lengths(owner: str, prompts: Sequence[str], tokens: Sequence[Sequence[
             start = prompt if len(prompt) <= 60 else f"{prompt[:60]}..."
             got = f"{len(held) if prompt else 0} tokens: {start!r}"
             raise ArgumentError(f"{owner}.prompts must have {rule}{room}, got {got}.")
-
-
-@contextmanager
-def fresh_casts() -> Iterator[None]:
-    """Inside, autocast casts the weights anew, and forgets it afterwards.
-
-    It remembers a cast for as long as the outermost ``autocast`` lasts, which is the whole training step: weights that
-    an optimizer has moved within the step would go on with their old values, and a cast made without a gradient
-    would (in some versions of torch) keep the gradient from the weights later.
-    """
-    torch.clear_autocast_cache()
-    try:
-        yield
-    finally:
-        torch.clear_autocast_cache()
 
 
 def _room(prompt: Sequence[int], context: int | None, max_tokens: int) -> int:

@@ -14,13 +14,13 @@ from lightning_select.rollouts.generation import (
     check_lengths,
     check_request,
     evaluated,
-    fresh_casts,
     generate,
     padded,
 )
 from lightning_select.rollouts.policy import Attempts
 from lightning_select.rollouts.tiny_transformer import Cache, TinyTransformer
 from lightning_select.rollouts.token_choice import check_temperature
+from lightning_select.signals.traceless.casts import fresh_casts
 from lightning_select.types import Float, Int
 
 __all__ = ["TinyPolicy"]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,8 @@ from lightning_select.selectors.importance import Importance
 from lightning_select.selectors.percentile import Percentile
 from lightning_select.selectors.top_k import TopK
 from lightning_select.signals.holdout import Holdout
-from tests.fitting import First, fit, loader, same, trainer, weights_of
+from tests.fitting import SAFELY, First, fit, loader, same, trainer, weights_of
 from tests.modules import Base, Classifier, features
-
-NEW = "weights_only" in inspect.signature(pl.Trainer.fit).parameters
-SAFELY: dict[str, Any] = {"weights_only": True} if NEW else {}
-"""How a fit is told to load nothing but tensors; before Lightning 2.6 it cannot be told."""
 
 
 class Sizes(Classifier):

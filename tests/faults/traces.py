@@ -27,7 +27,9 @@ from torch.utils.data import DataLoader
 from lightning_select.callbacks.row_ids import _Listening
 from lightning_select.callbacks.wrap import Wrap
 
-BY_LIGHTNING = frozenset({"_hparams", "_hparams_initial", "_hparams_name", "_log_hyperparams", "_last_val_time"})
+BY_LIGHTNING = frozenset(
+    {"_hparams", "_hparams_initial", "_hparams_name", "_log_hyperparams", "_last_val_time", "val_check_batch"}
+)
 """What Lightning itself leaves on a module and a Trainer after a fit."""
 
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")

@@ -24,7 +24,7 @@ from lightning_select.scores.reducible_loss import ReducibleLoss
 from lightning_select.selectors.diverse import Diverse
 from lightning_select.selectors.importance import Importance
 from lightning_select.signals.holdout import Holdout
-from tests.fitting import loader, trainer
+from tests.fitting import SAFELY, loader, trainer
 from tests.fuzz.budget import fuzz
 from tests.fuzz.damage import damaged, in_bounds
 from tests.modules import Classifier
@@ -104,7 +104,7 @@ def test_a_fit_with_a_damaged_checkpoint_is_refused_or_goes_on(state: Any) -> No
         torch.save(state, path)
         with in_bounds(60.0), contextlib.suppress(SelectionError):
             fit = trainer(*callbacks(folder), max_epochs=-1, max_steps=6)
-            fit.fit(Classifier(), data(), ckpt_path=path, weights_only=True)
+            fit.fit(Classifier(), data(), ckpt_path=path, **SAFELY)
             assert fit.global_step == 6
 
 
@@ -113,5 +113,5 @@ def test_the_checkpoint_itself_goes_on() -> None:
         path = Path(folder) / "whole.ckpt"
         torch.save(checkpoint(), path)
         fit = trainer(*callbacks(folder), max_epochs=-1, max_steps=6)
-        fit.fit(Classifier(), data(), ckpt_path=path, weights_only=True)
+        fit.fit(Classifier(), data(), ckpt_path=path, **SAFELY)
         assert fit.global_step == 6

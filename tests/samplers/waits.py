@@ -46,7 +46,9 @@ class Waits(TorchDispatchMode):
             if isinstance(arg, (list, tuple))
             for one in arg
         )
-        if str(func).startswith(self.WAITING) or masked:
+        # torch's own look at the levels of a quantile, on the CPU alone: are they all in range?
+        asked = str(func).startswith("aten.equal") and args[0].dtype == torch.bool and not args[0].dim()
+        if (str(func).startswith(self.WAITING) and not asked) or masked:
             self.seen.append(str(func))
         return func(*args, **(kwargs or {}))
 

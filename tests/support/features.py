@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,7 @@ class Feature:
         slow: Takes more than a few seconds.
         exact: Is training with nothing but a listener bit for bit what it is without, or up to rounding?
         launch: How its processes are begun; empty where this one is enough.
+        there: Does the installed Lightning have it, with what it needs?
     """
 
     name: str
@@ -46,6 +48,7 @@ class Feature:
     slow: bool = False
     launch: str = ""
     exact: bool = True
+    there: bool = True
 
 
 def _old_net() -> Any:
@@ -149,8 +152,14 @@ FEATURES = (
         OTHERS,
         {"enable_progress_bar": True, "enable_model_summary": True},
         callbacks=lambda: [theirs.RichModelSummary(), theirs.RichProgressBar()],
+        there=importlib.util.find_spec("rich") is not None,
     ),
-    Feature("WeightAveraging (EMA)", OTHERS, callbacks=lambda: [theirs.EMAWeightAveraging(decay=0.5)]),
+    Feature(
+        "WeightAveraging (EMA)",
+        OTHERS,
+        callbacks=lambda: [theirs.EMAWeightAveraging(decay=0.5)],
+        there=hasattr(theirs, "EMAWeightAveraging"),
+    ),
     Feature(
         "StochasticWeightAveraging",
         OTHERS,

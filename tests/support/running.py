@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_select.callbacks.wrap import Wrap
+from lightning_select.compat import Callback
 from tests.support import columns
 from tests.support.columns import Column
 from tests.support.modules import EPOCHS, ROWS
@@ -28,7 +29,7 @@ QUIET: dict[str, Any] = {
 }
 
 
-class Observer(pl.Callback):
+class Observer(Callback):
     """What reaches the step: ids of rows, and the weights that were applied to them."""
 
     def __init__(self) -> None:

@@ -64,6 +64,8 @@ def said(seen: Seen) -> str:
 @pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization")
 @pytest.mark.parametrize(("feature", "column"), CELLS)
 def test_a_cell_is_what_the_table_says(feature: Feature, column: Column, tmp_path: Path) -> None:
+    if not feature.there:
+        pytest.skip("this Lightning, or this environment, does not have it")
     outcome = expected(feature, column)
     if outcome.kind == "n.a.":
         assert outcome.reason
@@ -113,7 +115,7 @@ def test_lightning_wants_modules_that_split_themselves() -> None:
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=200)
-    assert "TypeError: When using the ModelParallelStrategy, you are required to override" in done.stderr
+    assert "When using the ModelParallelStrategy, you are required to override" in done.stderr
 
 
 def test_the_table_speaks_of_what_there_is() -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from lightning_select.batch import tensors_of
 from lightning_select.signals.layout.experiments import device_of
 from lightning_select.signals.sharded import left_sharded, sharding_parts
+from lightning_select.signals.traceless.casts import fresh_casts
 from lightning_select.signals.traceless.generators import Generators
 from lightning_select.signals.traceless.gradients import GradientKeeper
 from lightning_select.signals.traceless.optimizers import options_kept
@@ -106,6 +107,7 @@ class Surroundings:
                 for attributes in map(vars, self._module.modules()):
                     if "training" in attributes:  # a wrapper may have the flag of what it wraps
                         attributes["training"] = False
+            stack.enter_context(fresh_casts())
             stack.enter_context(torch.set_grad_enabled(grad))
             if eager:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
