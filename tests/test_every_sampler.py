@@ -261,10 +261,11 @@ class Rewarded(Classifier):
     """Says how often it was right, beside its loss."""
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
-        with torch.no_grad():
+        loss = super().training_step(batch, batch_idx)
+        with torch.no_grad():  # behind the loss: torch 2.6 keeps what autocast casts here, without a gradient
             right = self(batch[0]).argmax(dim=1) == batch[1]
         return {
-            "loss": super().training_step(batch, batch_idx),
+            "loss": loss,
             "reward": torch.stack([right, torch.ones_like(right)], dim=1).float(),
         }
 

@@ -18,6 +18,7 @@ import torch
 
 from lightning_select import SelectionReport
 from lightning_select.errors import SelectionError
+from tests.fitting import NEW
 from tests.support.columns import BY_NAME, COLUMNS, Column
 from tests.support.expected import ALL, EXPECTED, expected, known_names
 from tests.support.features import FEATURES, Feature
@@ -66,6 +67,8 @@ def said(seen: Seen) -> str:
 def test_a_cell_is_what_the_table_says(feature: Feature, column: Column, tmp_path: Path) -> None:
     if not feature.there:
         pytest.skip("this Lightning, or this environment, does not have it")
+    if not NEW and (feature.name, column.name) == ("Tuner.lr_find", "PeerReview"):
+        pytest.skip("before 2.6 the tuner sets a fit up, refuses its two optimizers, and tears nothing down")
     outcome = expected(feature, column)
     if outcome.kind == "n.a.":
         assert outcome.reason
