@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.support.expected import ALL, REMARKS
 from tests.support.page import PAGE, page, versions
+
+pytestmark = pytest.mark.repository
 
 LINE = "on torch [^,]+, Lightning [^ ]+ and Python [0-9.]+[0-9]"
 

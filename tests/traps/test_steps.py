@@ -182,9 +182,8 @@ def test_candidates_are_scored_in_one_pass() -> None:
     [BatchSelection(Loss(), TopK(), keep=3), LossReweighting(lambda losses: losses)],
     ids=["selection", "reweighting"],
 )
-def test_a_compiled_network_is_not_compiled_again_and_again(callback: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Batches keep their size, and the modes in which the network runs are few; an old torch runs none of it."""
-    caplog.set_level("INFO")
+def test_a_compiled_network_is_not_compiled_again_and_again(callback: Any) -> None:
+    """Batches keep their size, and the modes in which the network runs are few."""
     compiled: list[int] = []
     steps = [0]
 
@@ -206,8 +205,10 @@ def test_a_compiled_network_is_not_compiled_again_and_again(callback: Any, caplo
     torch.compiler.reset()
     fit(Compiled, callback)
     assert steps[0] == 12
-    assert compiled or "is trained uncompiled" in caplog.text
-    assert max(compiled, default=0) <= 1
+    if not compiled and torch.__version__ < "2.7":
+        pytest.skip("this torch compiles nothing that runs below a function mode: the network runs as it is")
+    assert compiled
+    assert max(compiled) <= 1
 
 
 def test_a_module_compiled_as_a_whole_is_handed_back_as_it_was() -> None:

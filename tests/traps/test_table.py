@@ -50,5 +50,6 @@ def test_each_is_told_in_sentences(trap: Trap) -> None:
         assert "\n" not in told
 
 
+@pytest.mark.repository
 def test_the_page_is_that_of_the_table() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "run: python -m tests.traps.page"
