@@ -14,8 +14,8 @@ _KINDS = (RuntimeError, getattr(torch, "AcceleratorError", RuntimeError))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Is this what torch raises where a tensor does not fit on a device, or the host?"""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+    """Is this what torch raises where a tensor does not fit on a device, or the host? Not Python's own MemoryError."""
+    if isinstance(error, torch.OutOfMemoryError):
         return True
     return type(error) in _KINDS and any(word in str(error) for word in _WORDS)
 

@@ -290,7 +290,7 @@ def test_the_users_own_step_runs_out_of_memory(callback: Any) -> None:
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
         (RuntimeError("MPS backend out of memory"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
-        (MemoryError("Unable to allocate 1 GiB"), True),
+        (MemoryError("Unable to allocate 1 GiB"), False),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (ValueError("out of memory"), False),
     ],
@@ -308,7 +308,7 @@ def test_what_counts_as_out_of_memory(error: Exception, retried: bool) -> None:
     if retried:
         assert runner.measure(batch, {"loss"}).loss.shape == (8,)
     else:
-        with pytest.raises(type(error), match="memory|multiplied"):
+        with pytest.raises(type(error), match="memory|multiplied|allocate"):
             runner.measure(batch, {"loss"})
 
 
