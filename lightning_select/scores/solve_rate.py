@@ -96,7 +96,7 @@ class SolveRate:
     source: Literal["auto", "reward", "correct", "probability"] = "auto"
 
     def __post_init__(self) -> None:
-        if self.source not in _NEEDS:
+        if self.source not in tuple(_NEEDS):  # from Hydra it may be a list, which no table can be asked for
             raise ArgumentError(f"SolveRate.source must be one of {', '.join(_NEEDS)}, got {self.source!r}.")
 
     @property

@@ -204,7 +204,7 @@ def test_asks_for_its_source_and_says_when_it_is_missing(source, needs):
         SolveRate(source)(Signals(loss=torch.ones(2)))
 
 
-@pytest.mark.parametrize("source", ["rewards", "", None])
+@pytest.mark.parametrize("source", ["rewards", "", None, []])
 def test_refuses_an_unknown_source(source, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # or the type checker comes first
     with pytest.raises(
