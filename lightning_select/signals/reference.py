@@ -222,12 +222,8 @@ def _as_table(owner: str, source: Any) -> Float[Tensor, "dataset"]:
         dense = table.layout is torch.strided and not table.is_nested
         if dense and table.dim() == 1 and table.numel() and table.dtype != torch.bool and not table.is_complex():
             return table.float()
-    except (
-        TypeError,
-        ValueError,
-        RuntimeError,
-        OverflowError,
-    ) as error:  # among them one that says it holds 10^15 numbers
+    # One that says it holds 10^15 numbers is among them, and so is a number that no float can hold.
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ReferenceModelError(
             f"{owner}.reference must hold numbers, got a {type(source).__name__}: {error}"
         ) from error

@@ -7,9 +7,8 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor
 
-from lightning_select.signals.layout.rows import Layout
-from lightning_select.signals.recording.records import Record
-from lightning_select.types import Float
+from lightning_select.signals.recording.terms import Terms
+from lightning_select.types import Bool, Float
 
 __all__ = ["Scales"]
 
@@ -32,31 +31,36 @@ class Scales:
         self._first: dict[Hashable, Tensor] = {}
 
     def bring(
-        self, key: Hashable, losses: Float[Tensor, "rows"], record: Record, layout: Layout, factor: Tensor | float
+        self,
+        key: Hashable,
+        losses: Float[Tensor, "rows"],
+        terms: Terms,
+        valid: Bool[Tensor, "*shape"] | None,
+        factor: Tensor | float,
     ) -> Float[Tensor, "rows"]:
         """Losses of one reduction as they are in the loss, with the divisor of the first piece.
 
         Args:
             key: Which reduction of which step this is.
             losses: What the rows of this piece contribute to it.
-            record: The reduction.
-            layout: Where the rows are in its terms.
+            terms: What the reduction was made of, as the step made it.
+            valid: Which of them count, with those that a mask cut away back in their places; ``None``: all.
             factor: How much it counts in the loss.
         """
-        if not record.terms.values.numel():  # nothing was let through by a mask
+        if not terms.values.numel():  # nothing was let through by a mask
             return losses
-        norm, valid = record.terms.norm, record.terms_in(layout).valid
+        norm, weight = terms.norm, _on(losses, factor)
         if isinstance(norm, Tensor) and norm.numel() > 1:
             norm = 1.0  # one for each term is part of the term
         count = losses.shape[0] if valid is None else valid.sum()
-        scale = _on(losses, norm) * _on(losses, count) * _on(losses, factor)
+        scale = _on(losses, norm) * _on(losses, count) * weight
         known = self._first.get(key, scale)
         self._first[key] = first = torch.where(_usable(known), known, scale)
         ratio = torch.where(_usable(first / scale), first / scale, 1.0)
-        is_sum = all(isinstance(one, float) and one == 1.0 for one in (factor, record.terms.factor))
+        is_sum = all(isinstance(one, float) and one == 1.0 for one in (factor, terms.factor))
         whole = self._rows / losses.shape[0] if is_sum else 1.0
         # Of a piece that has nothing to divide by, every loss is nothing times infinity.
-        return torch.where(losses == 0, losses, losses * _on(losses, factor) * ratio * whole)
+        return torch.where(losses == 0, losses, losses * weight * ratio * whole)
 
 
 def _on(like: Tensor, value: Tensor | float) -> Tensor:

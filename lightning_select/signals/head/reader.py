@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lightning_select.compat import rank_zero_info
 from lightning_select.errors import ArgumentError
 from lightning_select.signals.base import Signals
+from lightning_select.signals.equality import same_values
 from lightning_select.signals.head.cache import HeadCache
 from lightning_select.signals.head.capture import HeadCapture, HeadReached, condition, weights_of
 from lightning_select.signals.head.head import Head
@@ -166,7 +167,7 @@ class HeadReader:
                 break
             reason = seen if isinstance(seen, str) else "what was found are other numbers"
         pieces = [logits for count, logits in losses if count == self._classes]
-        if self._name is None and not all(_same(pieces[0], other) for other in pieces[1:]):
+        if self._name is None and not all(same_values(pieces[0], other) for other in pieces[1:]):
             raise self._several(len(pieces))
         self._give_up(reason)
         return None
@@ -243,7 +244,3 @@ def _named_weights(module: nn.Module, name: str) -> tuple[frozenset[int], int]:
         )
     largest = max(matrices, key=lambda weight: weight.numel())
     return frozenset(map(id, named.parameters())), largest.shape[0]
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.equal(one, other)

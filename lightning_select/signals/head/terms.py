@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_select.signals.equality import same_values
 from lightning_select.torch_compat import base_of
 from lightning_select.types import Float, Shaped
 
@@ -214,7 +215,7 @@ def _alike(one: Any, other: Any) -> bool:
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(_alike(one[name], other[name]) for name in one)
     if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.shape == other.shape and torch.equal(one, other)
+        return same_values(one, other)
     return type(one) is type(other) and not isinstance(one, Tensor) and bool(one == other)
 
 
