@@ -141,7 +141,7 @@ def quiet_trainer(trainer: Any, **kwargs: Any) -> Iterator[Any]:
 def starts_amid_epoch(trainer: Any) -> bool:
     """Is the first batch of this fit one amid an epoch? To be asked when training starts, and only then."""
     loop = trainer.fit_loop.epoch_loop
-    done = loop.batch_progress.current.ready
+    done = loop.batch_progress.current.processed  # one that was begun, and ended in an error, comes again
     return bool(loop.restarting) and 0 < done < trainer.num_training_batches
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from torch import nn
 
 from lightning_select import compat
@@ -49,6 +49,19 @@ def test_batch_index_is_the_next_one() -> None:
     assert [mine for mine, _ in seen] == [theirs for _, theirs in seen] == [*range(6), *range(6)]
 
 
+class Failing(pl.Callback):
+    """Fails in a hook of one batch."""
+
+    def __init__(self, hook: str, step: int) -> None:
+        def fail(trainer: pl.Trainer, *args: Any) -> None:
+            if trainer.fit_loop.total_batch_idx == step:
+                raise ArithmeticError
+
+        setattr(self, hook, fail)
+
+
+# Lightning looks for the last checkpoint where a callback may write one.
+@pytest.mark.filterwarnings(r"ignore:.*\.fit\(ckpt_path=")
 def test_a_fit_that_starts_amid_an_epoch_is_known(tmp_path: Path) -> None:
     """``epoch_loop.batch_progress`` and ``restarting``: the first batch may be the short last one of an epoch."""
     seen: list[tuple[bool, bool]] = []
@@ -82,8 +95,15 @@ def test_a_fit_that_starts_amid_an_epoch_is_known(tmp_path: Path) -> None:
     cut.fit_loop.epoch_loop.max_steps = 11
     run(cut)
     run(trainer(Watch(), max_steps=11, max_epochs=-1), ckpt_path=tmp_path / "cut.ckpt")
+    for hook in ("on_train_batch_start", "on_before_backward", "on_train_batch_end"):
+        for step in (2, 5, 6):  # amid an epoch, in its last batch, in the first of the next
+            failing = Failing(hook, step)
+            name = f"{hook}-{step}"
+            with pytest.raises(ArithmeticError):
+                run(trainer(failing, OnExceptionCheckpoint(tmp_path, name), enable_checkpointing=True))
+            run(trainer(Watch()), ckpt_path=tmp_path / f"{name}.ckpt")
     assert [mine for mine, _ in seen] == [theirs for _, theirs in seen]
-    assert len(seen) == 21
+    assert len(seen) == 30
     assert sum(mine for mine, _ in seen) >= 8
 
 
