@@ -71,8 +71,9 @@ def on_pieces(owner: str) -> str:
     """
     return (
         f"{owner} compares losses from a table with those of a model that is scored in pieces, for lack of memory. "
-        "They are on one scale where the loss is a mean over rows, and not where it is a sum, or has a divisor that "
-        "depends on its rows: load fewer rows per batch, or let the reference be a module, which is cut alike."
+        "They are on one scale where the loss is a mean over rows, or one of torch that is summed, and not where the "
+        "step sums losses itself, or has a divisor that depends on its rows: load fewer rows per batch, or let the "
+        "reference be a module, which is cut alike."
     )
 
 

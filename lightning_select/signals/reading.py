@@ -42,7 +42,8 @@ def row_losses(run: Run, shape: StepShape, scales: Scales | None = None) -> Floa
         part = row_values(terms, layout, terms.values.shape[0] if layout.own else run.rows)
         if scales is not None:
             same = run.names[place], run.names[:place].count(run.names[place])  # also where others come and go
-            part = scales.bring(same, part, record.terms, terms.valid, coefficient)
+            summed = record.reduction.summed
+            part = scales.bring(same, part, record.terms, terms.valid, coefficient, summed=summed)
         elif not isinstance(coefficient, float) or coefficient != 1.0:
             part = part * coefficient
         total = part if total is None else total + part

@@ -17,10 +17,11 @@ class Scales:
     """Remembers by what the first piece of a batch multiplies the terms of its rows, for all pieces to do the same.
 
     What a step divides by may depend on the rows that it sees: the tokens under a mask, the class weights of its rows.
-    A whole batch has one divisor, so its pieces have to have one too. That of the first piece is taken, or the first
-    that is finite and not zero. Only what is divided after a sum, or by a loss of torch, is known: with
-    ``(losses * (mask / mask.sum())).sum()`` the divisor is part of the terms. A loss that is a sum and nothing else
-    is brought to the number of rows of the batch.
+    A whole batch has one divisor, so its pieces have to have one too. That of the first piece in which some loss is not
+    zero is taken, or the first that is finite and not zero. Only what is divided after a sum, or by a loss of torch, is
+    known: with ``(losses * (mask / mask.sum())).sum()`` the divisor is part of the terms. A loss that is one of torch
+    with ``reduction="sum"`` and nothing else is brought to the number of rows of the batch; of ``losses.sum()`` nobody
+    knows whether the losses were divided before, so it keeps the scale of its piece.
 
     Args:
         rows: Rows of the whole batch.
@@ -37,6 +38,8 @@ class Scales:
         terms: Terms,
         valid: Bool[Tensor, "*shape"] | None,
         factor: Tensor | float,
+        *,
+        summed: bool,
     ) -> Float[Tensor, "rows"]:
         """Losses of one reduction as they are in the loss, with the divisor of the first piece.
 
@@ -46,19 +49,21 @@ class Scales:
             terms: What the reduction was made of, as the step made it.
             valid: Which of them count, with those that a mask cut away back in their places; ``None``: all.
             factor: How much it counts in the loss.
+            summed: Is it a loss of torch with ``reduction="sum"``?
         """
         if not terms.values.numel():  # nothing was let through by a mask
             return losses
         norm, weight = terms.norm, _on(losses, factor)
-        if isinstance(norm, Tensor) and norm.numel() > 1:
+        if isinstance(norm, Tensor) and norm.dim() > 0:
             norm = 1.0  # one for each term is part of the term
         count = losses.shape[0] if valid is None else valid.sum()
         scale = _on(losses, norm) * _on(losses, count) * weight
-        known = self._first.get(key, scale)
-        self._first[key] = first = torch.where(_usable(known), known, scale)
+        shown = torch.where(losses.any(), scale, 0.0)  # of nothing but zeros, a divisor may be anything
+        known = self._first.get(key, shown)
+        self._first[key] = first = torch.where(_usable(known), known, shown)
         ratio = torch.where(_usable(first / scale), first / scale, 1.0)
-        is_sum = all(isinstance(one, float) and one == 1.0 for one in (factor, terms.factor))
-        whole = self._rows / losses.shape[0] if is_sum else 1.0
+        alone = isinstance(factor, float) and factor == 1.0
+        whole = self._rows / losses.shape[0] if summed and alone else 1.0
         # Of a piece that has nothing to divide by, every loss is nothing times infinity.
         return torch.where(losses == 0, losses, losses * weight * ratio * whole)
 

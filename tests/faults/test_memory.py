@@ -199,6 +199,70 @@ def test_a_piece_in_which_nothing_counts(kind: type[Words], empty: slice) -> Non
     torch.testing.assert_close(ratio, ratio[:1].expand(len(ratio)))
 
 
+def _cross_entropies(module: Base, batch: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return F.cross_entropy(module(batch[0]), batch[1], reduction="none")
+
+
+@pytest.mark.parametrize("room", [1, 2, 3])
+@pytest.mark.parametrize("form", ["(l / len(l)).sum()", "l @ w", "batchmean"])
+def test_a_mean_that_is_written_as_a_sum_is_one_in_pieces_too(form: str, room: int) -> None:
+    class Written(Classifier):
+        def training_step(self, batch, batch_idx):
+            logits, targets = self(batch[0]), batch[1]
+            if form == "batchmean":
+                one_hot = F.one_hot(targets, CLASSES).float()
+                return F.kl_div(logits.log_softmax(-1), one_hot, reduction="batchmean")
+            losses = F.cross_entropy(logits, targets, reduction="none")
+            weights = torch.full((len(losses),), 1 / len(losses))
+            return losses @ weights if form == "l @ w" else (losses / len(losses)).sum()
+
+    batch = Scenario(Classifier).batch(rows=7)
+    runner = runner_of(module := tight(Written, room))
+    for _ in range(2):
+        found = runner.measure(batch, {"loss"}).loss
+        torch.testing.assert_close(found, _cross_entropies(module.train(), batch))
+
+
+@pytest.mark.parametrize("room", [1, 2, 4])
+def test_a_loss_of_texts_is_divided_by_their_lengths_in_pieces_too(room: int) -> None:
+    class Spoken(Base):
+        def training_step(self, batch, batch_idx):
+            return self.losses(batch, "mean")
+
+        def losses(self, batch: Any, reduction: str) -> torch.Tensor:
+            x, targets, lengths = batch
+            frames = self.net(x).log_softmax(-1).transpose(0, 1)
+            return F.ctc_loss(frames, targets, torch.full((len(x),), x.shape[1]), lengths, reduction=reduction)
+
+    g = torch.Generator().manual_seed(3)
+    lengths = torch.arange(7) % 4 + 1
+    batch = torch.randn(7, 12, FEATURES, generator=g), torch.randint(1, CLASSES, (7, 4), generator=g), lengths
+    runner = runner_of(module := tight(Spoken, room))
+    with torch.no_grad():
+        expected = module.train().losses(batch, "none") / lengths
+    for _ in range(2):
+        torch.testing.assert_close(runner.measure(batch, {"loss"}).loss, expected)
+
+
+@pytest.mark.parametrize("room", [1, 2, 5])
+def test_a_divisor_that_is_never_zero_is_not_taken_from_a_piece_in_which_nothing_counts(room: int) -> None:
+    class Guarded(Words):
+        def loss(self, logits, labels, mask):
+            losses = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+            return (losses * mask).sum() / (mask.sum() + 1e-8)
+
+    x, labels = words(rows=10)
+    labels[0:2] = -100
+    torch.manual_seed(1)
+    whole = runner_of(Guarded()).measure((x, labels), {"loss"}).loss
+    found = runner_of(tight(Guarded, room)).measure((x, labels), {"loss"}).loss
+    assert found[:2].eq(0).all()
+    ratio = found[2:] / whole[2:]
+    torch.testing.assert_close(ratio, ratio[:1].expand(8))
+    assert 0.1 < float(ratio[0]) < 10  # that of some piece
+
+
 def test_a_sum_is_that_of_the_whole_batch() -> None:
     batch = Scenario(Chatty).batch(rows=7)
     torch.manual_seed(1)

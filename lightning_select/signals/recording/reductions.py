@@ -93,6 +93,7 @@ def _loss(func: Callable[..., Tensor], args: Sequence[Any], kwargs: Mapping[str,
         row_axis=1 if name == "ctc_loss" and arguments["log_probs"].dim() == 3 else None,
         by_arguments=by_arguments,
         halfway=partial(_from_log_softmax, arguments, reduction) if by_arguments and _is_nll(func, arguments) else None,
+        summed=reduction == "sum",
     )
 
 
@@ -113,6 +114,7 @@ def _from_log_softmax(arguments: Mapping[str, Any], reduction: str) -> Reduction
         run=lambda values: F.nll_loss(**values),
         split=lambda values: _loss_terms(F.nll_loss, values, reduction),
         fresh=True,
+        summed=reduction == "sum",
     )
 
 

@@ -69,6 +69,7 @@ class Reduction:
         halfway: Makes the first half of the computation and returns the other half, bit for bit the same as ``run``.
             The terms of that half need no second softmax.
         fresh: Does nobody else use the arguments that need a gradient?
+        summed: Is it a loss of torch.nn.functional that adds its terms up? Its scale is then that of the rows it sees.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Reduction:
     by_arguments: bool = True
     halfway: Callable[[], Reduction] | None = None
     fresh: bool = False
+    summed: bool = False
 
     def row_inputs(self) -> list[str]:
         """Names of the arguments whose gradients carry the rows."""
