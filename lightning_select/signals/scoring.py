@@ -85,7 +85,7 @@ class StepRunner:
 
     def shows_losses(self, needs: Collection[str]) -> bool:
         """Do passes for these signals have losses, or may they end before there is one, but for the first?"""
-        return not self._head.can_read(needs) and not self._head.wants_trial(needs)
+        return hasattr(self._module, "selection_step") or not self._head.may_read(needs)
 
     def _measure(self, batch: Batch, needs: Collection[str]) -> Signals:
         if hasattr(self._module, "selection_step"):

@@ -19,9 +19,11 @@ from lightning_select import BatchSelection, LossReweighting, SamplerFeedback, S
 from lightning_select.errors import ArgumentError, ConfigurationError, RowIdError
 from lightning_select.samplers.loss_proportional import LossProportional
 from lightning_select.scores.loss import Loss
+from lightning_select.scores.nuclear_norm import NuclearNorm
 from lightning_select.selectors.importance import Importance
 from lightning_select.selectors.top_k import TopK
 from lightning_select.signals.base import Signals
+from lightning_select.signals.head.head import Head
 from lightning_select.weightings.focal import Focal
 from tests.fitting import Rows, fit, loader, same, trainer, weights_of
 from tests.modules import (
@@ -251,6 +253,34 @@ def test_several_ranks_hold_one_record(tmp_path: Path) -> None:
     rows = np.genfromtxt(tmp_path / "rows.csv", delimiter=",", names=True)
     assert (rows["offered"] == 2).all()  # each row once per epoch, on one rank or the other
     assert rows["chosen"].sum() == ROWS
+
+
+class TellsAll(Base):
+    """Has a selection step that gives losses and the output head."""
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def selection_step(self, batch):
+        hidden, last = self.net[:2](batch[0]), self.net[2]
+        losses = F.cross_entropy(last(hidden), batch[1], reduction="none")
+        return Signals(loss=losses, targets=batch[1], head=Head.linear(hidden, last.weight, last.bias))
+
+
+def test_losses_that_a_selection_step_gives_are_told_of_every_candidate(tmp_path: Path) -> None:
+    fit(TellsAll, BatchSelection(NuclearNorm(), TopK(), keep=0.25), SelectionReport(tmp_path), data=loader())
+    rows = np.genfromtxt(tmp_path / "rows.csv", delimiter=",", names=True)
+    assert (rows["chosen"] == 0).any()
+    assert np.isfinite(rows["loss"]).all()
+
+
+def test_a_selection_step_under_a_sharding_strategy_is_not_told_to_show_losses(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("lightning_select.signals.scoring.sharding_strategy", lambda strategy: "FSDPStrategy")
+    caplog.set_level("INFO")
+    fit(TellsAll, BatchSelection(NuclearNorm(), TopK(), keep=0.25))
+    assert "FSDPStrategy" not in caplog.text
 
 
 def test_new_folders_are_made_beside_the_logs(tmp_path: Path) -> None:

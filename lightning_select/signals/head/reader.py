@@ -78,6 +78,10 @@ class HeadReader:
             self._refuse_sharded()
         return self._found is None and "head" in needs and _SHOWN.issuperset(needs)
 
+    def may_read(self, needs: Collection[str]) -> bool:
+        """Will such a pass do, or is that still open?"""
+        return self.can_read(needs) or self.wants_trial(needs)
+
     def refuse(self, reason: str) -> None:
         """A head that was named must be read; the logits may be those of another.
 
