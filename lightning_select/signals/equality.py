@@ -12,9 +12,14 @@ __all__ = ["same_values"]
 
 def same_values(one: Tensor, other: Tensor) -> bool:
     """Are they alike in layout, shape and every number?"""
-    if one.shape != other.shape or one.layout != other.layout:
+    if one.layout != other.layout or one.is_nested != other.is_nested:
         return False
-    if one.layout is torch.strided and not one.is_nested:
+    if one.is_nested:  # some of these have no shape
+        mine, theirs = one.unbind(), other.unbind()
+        return len(mine) == len(theirs) and all(map(torch.equal, mine, theirs))
+    if one.shape != other.shape:
+        return False
+    if one.layout is torch.strided:
         return torch.equal(one, other)
     return all(torch.equal(mine, theirs) for mine, theirs in zip(_dense(one), _dense(other), strict=True))
 
@@ -28,4 +33,4 @@ def _dense(tensor: Tensor) -> Sequence[Tensor]:
         return tensor.crow_indices(), tensor.col_indices(), tensor.values()
     if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
         return tensor.ccol_indices(), tensor.row_indices(), tensor.values()
-    return tensor.unbind() if tensor.is_nested else (tensor.to_dense(),)
+    return (tensor.to_dense(),)
