@@ -31,6 +31,10 @@ class NothingReturnedError(TrainingStepContractError):
     """The step returned ``None``, by which Lightning skips a batch."""
 
 
+class NotRestoredError(TrainingStepContractError):
+    """The step changed a tensor so that it cannot be put back."""
+
+
 def contract_error(module: nn.Module, seen: str) -> TrainingStepContractError:
     """The error for a step that cannot be read row by row; it shows both ways out as code.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_select.batch import take_rows, tensors_of
 from lightning_select.errors import BatchFormatError
-from lightning_select.signals.contract import contract_error
+from lightning_select.signals.contract import NotRestoredError, contract_error
 from lightning_select.signals.equality import same_values
 from lightning_select.signals.layout.findings import findings_of
 from lightning_select.signals.layout.jitter import jittered
@@ -111,7 +111,7 @@ def _run_few(run: RunStep, batch: Batch, order: Int[Tensor, "rows"]) -> Run | No
         with torch.no_grad():
             few = take_rows(batch, order[:2] if rows > 2 else order.repeat(2))
         return run(few, grad=True, noise=RowNoise(rows))[0]
-    except BatchFormatError:
+    except (BatchFormatError, NotRestoredError):
         raise
     except Exception:  # whatever a module raises for a size it does not expect; the full batch is asked instead
         return None
@@ -124,6 +124,8 @@ def _run_moved(run: RunStep, batch: Batch, order: Int[Tensor, "rows"], **how: An
         return None
     try:
         return run(moved, noise=RowNoise(order.shape[0], order), **how)[0]
+    except NotRestoredError:
+        raise
     except Exception as error:  # packing, for one, asks for rows that are sorted by their lengths
         pass_on_out_of_memory(error)
         return None

@@ -23,11 +23,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_select.signals.contract import NotRestoredError
 from lightning_select.signals.equality import same_values
 from lightning_select.signals.traceless.module_tree import ModuleTree
 from lightning_select.torch_compat import TorchDispatchMode, schema_of, storage_id
 
 __all__ = ["SET_DATA", "ModuleKeeper", "WriteWatch"]
+
+_COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
 
 
 class WriteWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -59,7 +62,7 @@ class ModuleKeeper:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._tree = ModuleTree(module)
+        self._name, self._tree = type(module).__name__, ModuleTree(module)
         self._first = True
         self._written_by_kernels: set[int] = set()
         self._owned: dict[int, list[Tensor]] | None = None
@@ -125,8 +128,19 @@ class ModuleKeeper:
                         continue
                     self._written_by_kernels.add(storage)  # some kernels do not declare what they write
                 for data, values in copies:
-                    data.copy_(values)
+                    self._put_back(data, values)
         self._saved, self._swapped = {}, []
+
+    def _put_back(self, data: Tensor, values: Tensor) -> None:
+        try:
+            if data.layout in _COMPRESSED:  # no copy goes where there is another number of entries
+                data.resize_as_sparse_(values)
+            data.copy_(values)
+        except RuntimeError as error:
+            raise NotRestoredError(
+                f"{self._name}.training_step must leave its tensors such that they can be put back, got a "
+                f"{data.layout} one of shape {tuple(values.shape)} that cannot: {error} Change a copy of it."
+            ) from error
 
 
 def _storage(tensor: Tensor) -> int:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_select.errors import TrainingStepContractError
 from lightning_select.signals.scoring import StepRunner
 from lightning_select.signals.traceless.snapshot import ModuleKeeper
 from tests.modules import Classifier, features
@@ -490,6 +491,61 @@ def test_sparse_buffers_are_put_back(layout: Any) -> None:
         assert losses.isfinite().all()
         assert torch.equal(module.edges.to_dense(), before)
         assert module.count.item() == 0.0
+
+
+COMPRESSED = {
+    "rows": lambda dense: dense.to_sparse_csr(),
+    "columns": lambda dense: dense.to_sparse_csc(),
+    "blocks of rows": lambda dense: dense.to_sparse_bsr((2, 2)),
+    "blocks of columns": lambda dense: dense.to_sparse_bsc((2, 2)),
+}
+
+
+class Linking(Classifier):
+    """Holds a sparse buffer that has more entries after each step."""
+
+    def __init__(self, layout: Any) -> None:
+        super().__init__()
+        self.register_buffer("edges", layout(torch.eye(4)))
+        self.full = layout(torch.ones(4, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.edges.resize_as_sparse_(self.full).copy_(self.full)
+        return self.net(x)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta state")
+@pytest.mark.parametrize("layout", COMPRESSED.values(), ids=COMPRESSED)
+def test_sparse_buffers_that_a_step_gives_more_entries_are_put_back(layout: Any) -> None:
+    module = Linking(layout)
+    module.log = lambda *args, **kwargs: None
+    runner = StepRunner(module, None, module.training_step)
+    for _ in range(3):
+        assert runner.measure(features(), {"loss"}).loss.isfinite().all()
+        assert torch.equal(module.edges.to_dense(), torch.eye(4))
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_what_cannot_be_put_back_is_an_error_whatever_the_pass_is_for(
+    failing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The passes on few rows and on rows in another order may fail by themselves, which is no error."""
+    put_back, passes = ModuleKeeper._restore_values, []
+
+    def restore(self: ModuleKeeper, written: set[int]) -> None:
+        passes.append(1)
+        if len(passes) == failing:
+            self._saved = {0: [(torch.zeros(2), torch.ones(3))]}
+            self._first = False
+        put_back(self, written)
+
+    monkeypatch.setattr(ModuleKeeper, "_restore_values", restore)
+    module = Classifier()
+    module.log = lambda *args, **kwargs: None
+    with pytest.raises(
+        TrainingStepContractError, match=r"Classifier.training_step .* got a torch.strided one of shape"
+    ):
+        StepRunner(module, None, module.training_step).measure(features(), {"loss"})
 
 
 def test_sparse_features_are_batches_too() -> None:
