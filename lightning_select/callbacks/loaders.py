@@ -122,7 +122,7 @@ def keep_sampler(trainer: Any) -> Callable[[], None]:
     """
     source = train_source(trainer)
     # By loader: its own sampler, which holds its dataset. Neither must outlive a loader that is made anew.
-    replaced: dict[int, tuple[weakref.ref[Any], Any]] = {}
+    replaced: dict[int, tuple[weakref.ref[Any], Any, weakref.finalize[Any, Any]]] = {}
 
     def look(original: Any, *args: Any, **kwargs: Any) -> Any:
         loaders = original(*args, **kwargs)
@@ -134,8 +134,8 @@ def keep_sampler(trainer: Any) -> Callable[[], None]:
                     "which reads the same rows in order. Take limit_train_batches, or no sampler."
                 )
             if found is not None and isinstance(loader, DataLoader) and loader.sampler is not found:
-                replaced[id(loader)] = weakref.ref(loader), loader.sampler
-                weakref.finalize(loader, replaced.pop, id(loader), None)
+                end = weakref.finalize(loader, replaced.pop, id(loader), None)
+                replaced[id(loader)] = weakref.ref(loader), loader.sampler, end
                 vars(loader)["sampler"] = found
         return loaders
 
@@ -144,7 +144,8 @@ def keep_sampler(trainer: Any) -> Callable[[], None]:
 
     def stop() -> None:
         wrap.take_off()
-        for there, sampler in list(replaced.values()):
+        for there, sampler, end in list(replaced.values()):
+            end.detach()  # a loader that is fitted again gets another
             if (loader := there()) is not None:
                 vars(loader)["sampler"] = sampler
         replaced.clear()

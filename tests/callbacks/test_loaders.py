@@ -79,6 +79,16 @@ def test_the_last_loader_is_as_it_was(kind: str, tmp_path: Path) -> None:
     assert {name: vars(data).get(name) for name in before} == before
 
 
+def test_a_loader_that_is_fitted_again_and_again_gathers_nothing(tmp_path: Path) -> None:
+    data = MAKES["batch sampler"](Rows(rows=ROWS))
+    counts = []
+    for fits in range(3):
+        fit(Classifier, SelectionReport(tmp_path / str(fits)), data=data, max_epochs=1)
+        watches = (one.peek() for one in list(weakref.finalize._registry))
+        counts.append(sum(watch is not None and watch[0] is data for watch in watches))
+    assert counts == [0, 0, 0]
+
+
 def test_a_dataset_without_a_length_is_reported_on_where_it_is_told(tmp_path: Path) -> None:
     class Endless(Dataset):
         def __getitem__(self, position: int) -> Any:
