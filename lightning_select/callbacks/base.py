@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_select.callbacks.interception import Interception
 from lightning_select.callbacks.verdicts import Verdicts
-from lightning_select.compat import Callback, logs_at_this_step, rank_zero_info
+from lightning_select.compat import Callback, logs_at_this_step, rank_info, rank_zero_info
 from lightning_select.errors import ArgumentError, ConfigurationError, TrainingStepContractError
 from lightning_select.schedule import Schedule
 from lightning_select.signals.base import Signals
@@ -160,11 +160,14 @@ class SelectionCallback(Callback):
             rank_zero_info(f"{self.name} is inactive at step {step} by its {self.schedule}; all rows train alike.")
         return active
 
-    def say_once(self, message: str) -> None:
-        """Tell the user, on the first rank, the first time only."""
+    def say_once(self, message: str, rank: int | None = None) -> None:
+        """Tell the user, the first time only: on the first rank, or what concerns ``rank`` alone, on that."""
         if message not in self._said:
             self._said.add(message)
-            rank_zero_info(message)
+            if rank is None:
+                rank_zero_info(message)
+            else:
+                rank_info(message, rank)
 
     def _leave(self) -> None:
         self._metrics = None  # of a step that an error cut off

@@ -235,16 +235,15 @@ class BatchSelection(SelectionCallback):
         owner = name_of(self.score)
         if reference.needs_ids:
             self._verdicts.note(owner, known_losses, losses)
-        if self._runner is not None and self._runner.room.rows is not None:
-            if reference.needs_ids:
-                self.say_once(on_pieces(owner))
+        if reference.needs_ids and self._runner is not None and self._runner.room.rows is not None:
+            self.say_once(on_pieces(owner), distributed.rank())
         elif not self._checked and self._trainer.global_step == 0 and signals.loss is not None:
             check_reference(owner, reference, batch, signals.loss, losses)
 
     def _count(self, step: int, rows: int) -> int:
         keep = self.keep.at(step, self.total_steps) if isinstance(self.keep, Anneal) else self.keep
         whole = self._trainer.current_epoch >= self._whole_from
-        if isinstance(keep, int) and keep > rows and whole and not self._sized:
+        if isinstance(keep, int) and keep > rows and whole and self._strict and not self._sized:
             raise ArgumentError(f"BatchSelection.keep must be at most the rows of a batch ({rows}), got {keep}.")
         self._sized = self._sized or whole
         return kept_count(keep, rows)

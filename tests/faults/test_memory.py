@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import nn
 
 from lightning_select import BatchSelection, LossReweighting
-from lightning_select.errors import ScoringMemoryError
+from lightning_select.errors import ReferenceModelError, ScoringMemoryError
 from lightning_select.scores.grad_norm import GradNorm
 from lightning_select.scores.loss import Loss
 from lightning_select.scores.nuclear_norm import NuclearNorm
@@ -284,6 +286,31 @@ def test_a_table_beside_pieces_is_not_judged_and_that_is_said(caplog: pytest.Log
     assert "compares losses from a table" not in caplog.text
     fit(tight(Eighth, 2), BatchSelection(ReducibleLoss(reference=table), TopK(), keep=0.5))
     assert "ReducibleLoss compares losses from a table with those of a model that is scored in pieces" in caplog.text
+
+
+@pytest.mark.parametrize("room", [64, 4])
+def test_a_reference_that_knows_nothing_is_refused_in_pieces_too(room: int) -> None:
+    torch.manual_seed(5)
+    untrained = Classifier().eval()
+    with pytest.raises(ReferenceModelError, match="ReducibleLoss.reference must predict the classes better"):
+        fit(tight(Classifier, room), BatchSelection(ReducibleLoss(reference=untrained), TopK(), keep=0.5))
+
+
+def test_a_table_beside_pieces_is_told_by_the_rank_that_scores_them(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    chosen = BatchSelection(ReducibleLoss(reference=torch.full((48,), 1.3)), TopK(), keep=0.5)
+
+    class SecondRank(pl.Callback):
+        """Has the process speak as one that is not the first."""
+
+        def on_train_start(self, trainer, pl_module):
+            monkeypatch.setattr("lightning_select.distributed.rank", lambda: 1)
+            monkeypatch.setitem(vars(rank_zero_only), "rank", 1)
+
+    fit(tight(Classifier, 2), chosen, SecondRank())
+    assert caplog.text.count("rank 1: ReducibleLoss compares losses from a table") == 1
 
 
 @pytest.mark.parametrize("tight_one", ["module", "reference", "both"])
