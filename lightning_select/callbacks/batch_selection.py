@@ -14,6 +14,7 @@ from lightning_select.callbacks.advice import on_a_fresh_model, on_memory, on_pi
 from lightning_select.callbacks.base import SelectionCallback
 from lightning_select.callbacks.choice import checked_scores, checked_selection, name_of
 from lightning_select.callbacks.keep import check_keep, kept_count
+from lightning_select.callbacks.loaders import is_steady
 from lightning_select.callbacks.metrics import selection_metrics
 from lightning_select.callbacks.reference_check import check_reference, known_losses
 from lightning_select.callbacks.restoring import saved_selection
@@ -102,7 +103,7 @@ class BatchSelection(SelectionCallback):
         self._runner: StepRunner | None = None
         self._trainer: Any = None
         self._sized = self._measured = self._advised = False
-        self._stopwatch, self._whole_from = Stopwatch(), 0
+        self._stopwatch, self._whole_from, self._strict = Stopwatch(), 0, True
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Step between Trainer and module.
@@ -130,8 +131,9 @@ class BatchSelection(SelectionCallback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Make the reference ready, which may mean to train it."""
         super().on_train_start(trainer, pl_module)
-        # A resumed run may begin with the short last batch of an epoch; `keep` is then compared with the next one's.
+        # A resumed run may begin with a small batch, the last of an epoch or one of any size: `keep` may be larger.
         self._whole_from = trainer.current_epoch + starts_amid_epoch(trainer)
+        self._strict = trainer.global_step == 0 or is_steady(trainer.train_dataloader)
         if self._reference is not None and self.interception is not None:
             self._reference.load_state_dict(self._reference_state)
             self._reference.prepare(trainer, pl_module, self.interception.dataset_rows)
@@ -202,8 +204,7 @@ class BatchSelection(SelectionCallback):
         if self._runner is None or self.interception is None:
             raise ConfigurationError(f"{self.name} must be set up by a Trainer's fit before it can score a batch.")
         signals = self._runner.measure(batch, self._needs)
-        ids = self.interception.ids
-        if ids is not None:
+        if (ids := self.interception.ids) is not None:
             signals = replace(signals, ids=ids)
         if self._reference is None:
             return signals

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 
 from lightning_select.callbacks.wrap import Wrap, while_there
 from lightning_select.compat import sized_len, train_source
@@ -23,6 +23,7 @@ __all__ = [
     "check_loader",
     "draws_ahead",
     "find_sampler",
+    "is_steady",
     "keep_sampler",
     "keep_state",
     "lag_of",
@@ -58,6 +59,11 @@ def batch_rows(loader: Any) -> int:
         if isinstance(rows, int) and rows > 0:
             return rows
     return 0
+
+
+def is_steady(loader: Any) -> bool:
+    """Is no batch of this loader larger than its first? torch's own batch samplers make them so."""
+    return type(getattr(loader, "batch_sampler", None)) is BatchSampler
 
 
 def lag_of(arrival: Arrival | None) -> dict[str, float]:

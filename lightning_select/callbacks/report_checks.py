@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler
 
 from lightning_select.compat import sized_len
 from lightning_select.errors import ArgumentError, ConfigurationError
@@ -22,7 +21,6 @@ __all__ = [
     "check_arguments",
     "dataset_length",
     "entry_of",
-    "is_steady",
     "numbered",
     "period_unit",
     "reserve",
@@ -121,11 +119,6 @@ def numbered(groups: Sequence[Any]) -> tuple[np.ndarray[Any, np.dtype[np.int64]]
         return values.astype(np.int64), ()
     names, numbers = np.unique(values.astype(str), return_inverse=True)
     return numbers.astype(np.int64).reshape(-1), tuple(map(str, names))
-
-
-def is_steady(loader: Any) -> bool:
-    """Is no batch of this loader larger than its first? torch's own batch samplers make them so."""
-    return type(getattr(loader, "batch_sampler", None)) is BatchSampler
 
 
 def told(exception: BaseException) -> str:

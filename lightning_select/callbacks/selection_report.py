@@ -11,12 +11,12 @@ from torch import Tensor
 
 from lightning_select.callbacks.base import SelectionCallback
 from lightning_select.callbacks.clock import Clock
+from lightning_select.callbacks.loaders import is_steady
 from lightning_select.callbacks.noting import Noting
 from lightning_select.callbacks.report_checks import (
     check_arguments,
     dataset_length,
     entry_of,
-    is_steady,
     period_unit,
     reserve,
     told,

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
 
 from lightning_select import BatchSelection
 from lightning_select.callbacks.keep import kept_count
@@ -22,7 +23,7 @@ from lightning_select.selectors.importance import Importance
 from lightning_select.selectors.percentile import Percentile
 from lightning_select.selectors.top_k import TopK
 from lightning_select.signals.holdout import Holdout
-from tests.fitting import SAFELY, First, fit, loader, same, trainer, weights_of
+from tests.fitting import SAFELY, First, Rows, fit, loader, same, trainer, weights_of
 from tests.modules import Base, Classifier, features
 
 
@@ -338,6 +339,36 @@ def test_a_run_that_goes_on_with_more_to_keep_than_a_batch_has_is_refused(step: 
     with pytest.raises(ArgumentError, match=r"keep must be at most the rows of a batch \(8\), got 9"):
         more.fit(Classifier(), loader(), ckpt_path=tmp_path / f"step={step}.ckpt" if step else None)
     assert more.global_step == -(-step // 6) * 6
+
+
+class Buckets:
+    """Batches of other sizes, of which an even epoch begins with a whole one and an odd one with few rows."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return 4
+
+    def __iter__(self) -> Any:
+        sizes, begin = ((8, 8, 4, 8), (4, 8, 8, 8))[self.epoch % 2], 0
+        self.epoch += 1
+        for size in sizes:
+            yield list(range(begin, begin + size))
+            begin += size
+
+
+def test_a_resumed_run_may_begin_with_a_batch_of_few_rows_where_batches_have_any_size(tmp_path: Path) -> None:
+    def run(epoch: int, **kwargs: Any) -> dict[str, torch.Tensor]:
+        data = DataLoader(Rows(rows=28), batch_sampler=Buckets(epoch))
+        saves = ModelCheckpoint(tmp_path, filename="{epoch}", save_on_train_epoch_end=True, save_top_k=-1)
+        torch.manual_seed(1)
+        done = trainer(BatchSelection(Loss(), TopK(), keep=6), saves, enable_checkpointing=True)
+        done.fit(Classifier(), data, **kwargs)
+        return weights_of(done)
+
+    whole = run(0)
+    assert same(run(1, ckpt_path=tmp_path / "epoch=0.ckpt"), whole)
 
 
 def test_a_second_fit_with_more_to_keep_than_a_batch_has_is_refused() -> None:
