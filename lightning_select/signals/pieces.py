@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_select import distributed
 from lightning_select.batch import take_rows
 from lightning_select.compat import rank_info
-from lightning_select.errors import ScoringMemoryError, TrainingStepContractError
+from lightning_select.errors import BatchFormatError, ScoringMemoryError, TrainingStepContractError
 from lightning_select.signals.base import SIGNAL_NAMES, Signals
 from lightning_select.signals.contract import NothingReturnedError, rows_of
 from lightning_select.signals.head.head import Head
@@ -56,12 +56,14 @@ class Pieces:
         self._name = type(module).__name__
         self._module, self._trainer, self._room, self._train_mode = module, trainer, room, train_mode
         self.scales: Scales | None = None
+        self._worked: set[int] = set()
 
     def measure(self, batch: Batch, whole: Callable[[Batch], Signals]) -> Signals:
         """What ``whole`` says of every row of the batch.
 
         Raises:
-            ScoringMemoryError: Memory runs out with one row, or where pieces cannot be made.
+            ScoringMemoryError: Memory runs out with one row, or where pieces cannot be made, or the step fails on the
+                first one of its size.
             BatchFormatError: Memory runs out, and no rows can be taken of the batch.
         """
         rows, inside = rows_of(batch), partial(inside_of_wrapper, self._trainer, self._module, whole)
@@ -72,14 +74,14 @@ class Pieces:
             self.scales = None if size == rows else Scales(rows)
             failure = ""
             try:
-                return inside(batch) if size == rows else joined(list(_parts(batch, rows, size, inside)), rows)
-            except NothingReturnedError:
+                return inside(batch) if size == rows else joined(list(self._parts(batch, rows, size, inside)), rows)
+            except (NothingReturnedError, BatchFormatError, ScoringMemoryError):
                 raise
             except Exception as error:
-                if size < rows and isinstance(error, TrainingStepContractError):
-                    why = f"and cannot be scored {size} at a time"
-                    raise self._too_large(rows, why, str(error)) from error
                 if not is_out_of_memory(error):
+                    if size < rows and (size not in self._worked or isinstance(error, TrainingStepContractError)):
+                        why = f"and cannot be scored {size} at a time"
+                        raise self._too_large(rows, why, f"{type(error).__name__}: {error}") from error
                     raise
                 failure = next(iter(str(error).splitlines()), type(error).__name__)
             # Out of the handler, so that nothing holds the frames of the failed pass any longer.
@@ -112,14 +114,14 @@ class Pieces:
             distributed.rank(),
         )
 
-
-def _parts(batch: Batch, rows: int, size: int, whole: Callable[[Batch], Signals]) -> Iterator[Signals]:
-    """The signals of the rows in order, from passes over ``size`` rows each."""
-    device = device_of(batch)
-    for start in range(0, rows, size):
-        begin = min(start, rows - size)
-        found = whole(take_rows(batch, torch.arange(begin, begin + size, device=device)))
-        yield found if begin == start else found.take(torch.arange(start - begin, size, device=device))
+    def _parts(self, batch: Batch, rows: int, size: int, whole: Callable[[Batch], Signals]) -> Iterator[Signals]:
+        """The signals of the rows in order, from passes over ``size`` rows each."""
+        device = device_of(batch)
+        for start in range(0, rows, size):
+            begin = min(start, rows - size)
+            found = whole(take_rows(batch, torch.arange(begin, begin + size, device=device)))
+            self._worked.add(size)
+            yield found if begin == start else found.take(torch.arange(start - begin, size, device=device))
 
 
 def _met_by_all_ranks(module: nn.Module, trainer: Any, train_mode: bool) -> str:

@@ -491,6 +491,34 @@ def test_a_piece_that_cannot_be_read_is_a_matter_of_memory() -> None:
         runner_of(tight(Squeezed, 1)).measure(batch, {"loss"})
 
 
+class Few(Classifier):
+    """Cannot do with two rows, and fails at times."""
+
+    fails = False
+
+    def training_step(self, batch, batch_idx):
+        if len(batch[0]) < 3 or (self.fails and len(batch[0]) < 9):
+            raise ValueError("too few rows")
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+
+def test_a_step_that_fails_on_so_few_rows_is_a_matter_of_memory() -> None:
+    batch = Scenario(Classifier).batch(rows=12)
+    assert runner_of(tight(Few, 3)).measure(batch, {"loss"}).loss.shape == (12,)
+    with pytest.raises(ScoringMemoryError, match="cannot be scored 2 at a time.*ValueError: too few rows") as caught:
+        runner_of(tight(Few, 2)).measure(batch, {"loss"})
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_an_error_of_a_step_that_could_do_with_so_few_rows_is_its_own() -> None:
+    batch = Scenario(Classifier).batch(rows=12)
+    runner = runner_of(module := tight(Few, 3))
+    runner.measure(batch, {"loss"})
+    module.fails = True
+    with pytest.raises(ValueError, match="too few rows"):
+        runner.measure(batch, {"loss"})
+
+
 def test_a_mask_that_one_piece_goes_without() -> None:
     logits, mask = torch.zeros(2, 3, 5), torch.tensor([[True, False, True]] * 2)
     found = joined([Signals(logits=logits), Signals(logits=logits, valid=mask)], 4)
