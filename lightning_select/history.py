@@ -166,8 +166,7 @@ class SampleHistory:
             self._average(now.ids, now.signals["loss"].float())
         if "correct" in signals:
             self._count_forgettings(now.ids, now.signals["correct"])
-        count = self._table["count"]
-        count.index_copy_(0, now.ids, count.index_select(0, now.ids) + now.times)
+        self._table["count"].index_add_(0, now.ids, now.times)
         self._table["last_step"].index_fill_(0, now.ids, step)
 
     @torch.no_grad()
@@ -235,7 +234,7 @@ class SampleHistory:
             column.index_copy_(0, now.ids, left * keep + now.signals[name] if tried else left)
 
     def _average(self, ids: Tensor, loss: Tensor) -> None:
-        ids = torch.where(loss.isfinite(), ids, self.rows)
+        ids = ids.masked_fill((loss - loss) != 0, self.rows)  # those not finite; torch has no one kernel that asks so
         last, ema = self._table["last_loss"], self._table["ema_loss"]
         last.index_copy_(0, ids, loss)
         old = ema.index_select(0, ids)

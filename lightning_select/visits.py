@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from lightning_select.errors import ArgumentError, RowIdError
@@ -32,7 +33,7 @@ class Visits:
     """
 
     ids: Int[Tensor, "k"]
-    times: Int[Tensor, "k"] | int
+    times: Int[Tensor, "k"]
     signals: Mapping[str, Shaped[Tensor, "k"]]
 
 
@@ -55,8 +56,8 @@ def visits(
     """
     ids = place(ids, rows=rows, device=device, look=look)
     signals = {name: _take_in(name, value, ids, rows, look) for name, value in signals.items()}
-    if look and len(set(ids.tolist())) == ids.shape[0]:
-        return Visits(ids, 1, signals)
+    if look and _all_differ(ids):
+        return Visits(ids, torch.ones_like(ids, dtype=torch.int32), signals)
     ordered, order = ids.sort(stable=True)
     first = torch.ones_like(ordered, dtype=torch.bool)
     torch.ne(ordered[1:], ordered[:-1], out=first[1:])
@@ -74,8 +75,7 @@ def place(ids: Int[Tensor, "k"], *, rows: int, device: torch.device, look: bool)
     check_whole("SampleHistory.ids", ids)
     ids = ids.to(device, torch.int64, non_blocking=device.type != "cpu")
     if look and ids.shape[0] > 0:
-        listed = ids.tolist()
-        low, high = min(listed), max(listed)
+        low, high = (int(end) for end in torch.aminmax(ids))
         if low < -1 or high >= rows:
             raise RowIdError(f"SampleHistory.ids must be in [0, {rows}), got {high if high >= rows else low}.")
         if low >= 0:
@@ -115,6 +115,11 @@ def fitting(dtype: torch.dtype, device: torch.device | str | None) -> torch.dtyp
     """``dtype``, or float32 for float64 on mps, which has none."""
     short = dtype == torch.float64 and device is not None and torch.device(device).type == "mps"
     return torch.float32 if short else dtype
+
+
+def _all_differ(ids: Tensor) -> bool:
+    ordered = np.sort(ids.numpy())  # at the size of a batch several times as fast as torch
+    return bool((ordered[1:] != ordered[:-1]).all())
 
 
 def _take_in(name: str, value: Tensor, ids: Tensor, rows: int, look: bool) -> Tensor:

@@ -396,7 +396,7 @@ def test_no_wait_for_a_device() -> None:
 def test_the_watcher_sees_what_the_cpu_looks_at() -> None:
     with Waits() as watch:
         SampleHistory(10).update(torch.tensor([3]), 0, loss=torch.ones(1))
-    assert "tolist" in watch.seen
+    assert "aten._local_scalar_dense.default" in watch.seen
 
 
 WRONG = [

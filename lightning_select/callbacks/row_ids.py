@@ -12,6 +12,7 @@ import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
@@ -112,7 +113,8 @@ class RowIds:
         if self.id_key is not None:
             return self._named(batch, rows)
         if len(ids) == rows:
-            known = ids if isinstance(ids, Tensor) else torch.tensor(ids, dtype=torch.int64)
+            # NumPy reads a list in a fraction of the time that torch takes.
+            known = ids if isinstance(ids, Tensor) else torch.from_numpy(np.array(ids, dtype=np.int64))
             return known.to(device, non_blocking=True)
         if not self.needed and (self.arrival is None or self.arrival.weights is None):
             return None

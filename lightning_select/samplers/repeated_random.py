@@ -110,8 +110,11 @@ class RepeatedRandom(OnlineSampler):
         """The next rows of the round, and after its last one its first again."""
         if len(self._plan) == 0:
             self.begin()
-        places = torch.arange(self._place, self._place + count, device=self.device) % len(self._plan)
+        start = self._place % len(self._plan)
         self._place += count
+        if start + count <= len(self._plan):
+            return Drawn(self._plan[start : start + count])
+        places = torch.arange(start, start + count, device=self.device) % len(self._plan)
         return Drawn(self._plan.index_select(0, places))
 
     def tensors(self) -> dict[str, Any]:

@@ -115,8 +115,10 @@ class Stream:
         drawn = self._draw(count, generator_at(self.device, self._seed, self.epoch, self._draws))
         self._draws, self.drawn = self._draws + 1, self.drawn + count
         share = slice(distributed.rank(), None, distributed.world_size())
-        weights = None if drawn.weights is None else drawn.weights[share].clone()  # the sampler may change its own
-        chunk = Chunk(drawn.ids[share].clone(), weights, self.arrivals).at(None if listed else self.device)
+        parts = (None if part is None else part[share] for part in (drawn.ids, drawn.weights))
+        # The sampler may change its own; lists are copies anyway.
+        ids, weights = (part if part is None or listed else part.clone() for part in parts)
+        chunk = Chunk(ids, weights, self.arrivals).at(None if listed else self.device)
         self._ledger.add(replace(chunk))
         return chunk
 
