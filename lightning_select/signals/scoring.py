@@ -124,13 +124,12 @@ class StepRunner:
     ) -> tuple[Signals | None, tuple[str, ...]]:
         """As `_read`; a compiled step that fails while it is watched, or hides its reductions, runs uncompiled."""
         run = partial(self._surroundings.attempt, self._read, batch, guess, needs, examined=examined)
-        hides = not self._eager and is_compiled(self._module)
         try:
             found: tuple[Signals | None, tuple[str, ...]] = run()
-            if not hides or found[1] in self._shapes:
+            if self._eager or found[1] in self._shapes or not is_compiled(self._module):
                 return found
         except Exception as error:
-            if not hides or is_out_of_memory(error):
+            if self._eager or is_out_of_memory(error) or not is_compiled(self._module):
                 raise
         self._eager = True
         told_uncompiled(self._module, "scored")

@@ -29,6 +29,9 @@ class ModuleTree:
 
     Args:
         root: The module at the top.
+
+    Attributes:
+        below: It and all its descendants, as they were at the last `keep`.
     """
 
     def __init__(self, root: nn.Module) -> None:
@@ -83,7 +86,8 @@ class ModuleTree:
         """Walk the tree anew and sort its modules into those that are still and those that may move."""
         self._note_restless()
         modules = _modules_below(self._root, *hidden.values())
-        self._hidden, self._known = dict(hidden), {id(module) for module in _modules_below(self._root)}
+        self.below = _modules_below(self._root)
+        self._hidden, self._known = dict(hidden), set(map(id, self.below))
         self._still, self._moving = [], []
         for module in modules:
             (self._still if self._is_still(module) else self._moving).append(module)

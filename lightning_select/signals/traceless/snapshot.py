@@ -72,8 +72,11 @@ class ModuleKeeper:
         self._swapped: list[tuple[Tensor, Tensor]] = []
 
     @contextmanager
-    def kept(self, batch: Iterable[Tensor] = ()) -> Iterator[None]:
-        """Everything that happens to the module and the batch inside is undone at the end, also after an error."""
+    def kept(self, batch: Iterable[Tensor] = ()) -> Iterator[Sequence[nn.Module]]:
+        """Everything that happens to the module and the batch inside is undone at the end, also after an error.
+
+        Gives the module and all below it, so that others need not walk the tree again.
+        """
         self._batch, self._held = list(batch), self._tree.keep()
         written: set[int] = set()
         first = self._first
@@ -84,10 +87,10 @@ class ModuleKeeper:
             if first:
                 with WriteWatch() as watch:
                     written = watch.written
-                    yield
+                    yield self._tree.below
                 first = False  # one that fails on its way has not shown all that a step writes to
             else:
-                yield
+                yield self._tree.below
         finally:
             self._tree.restore()
             self._restore_values(written)

@@ -17,46 +17,11 @@ from lightning_select.signals.traceless.generators import Generators
 from lightning_select.signals.traceless.gradients import GradientKeeper
 from lightning_select.signals.traceless.optimizers import options_kept
 from lightning_select.signals.traceless.quiet import muted
+from lightning_select.signals.traceless.registrations import registrations_kept
 from lightning_select.signals.traceless.snapshot import ModuleKeeper
-from lightning_select.torch_compat import MODULE_HOOKS, MODULE_PARAMETERS, hooks_of
 from lightning_select.types import Batch
 
-__all__ = ["Surroundings", "registrations_kept"]
-
-
-@contextmanager
-def registrations_kept(module: nn.Module) -> Iterator[None]:
-    """Hooks, which weights are trained, and the default dtype are as before; a step may end before it undoes them.
-
-    A step that adds a hook once, behind a flag of the module, adds it again in training. Behind a flag that is kept
-    elsewhere (on the class, in a global) it would not: add such hooks before training begins.
-    """
-    states = [vars(part) for part in module.modules()]
-    tables = {id(table): dict(table) for state in states for name in MODULE_HOOKS if (table := state.get(name))}
-    weights = [weight for state in states for weight in state.get(MODULE_PARAMETERS, {}).values() if weight is not None]
-    trained = [weight.requires_grad for weight in weights]
-    hooked = [[dict(table or {}) for table in hooks_of(weight)] for weight in weights]
-    dtype = torch.get_default_dtype()
-    try:
-        yield
-    finally:
-        for state in states:
-            for name in MODULE_HOOKS:
-                _put_back(state.get(name), tables.get(id(state.get(name)), {}))
-        for weight, flag, before in zip(weights, trained, hooked, strict=True):
-            for table, entries in zip(hooks_of(weight), before, strict=True):
-                _put_back(table, entries)
-            if weight.requires_grad != flag:
-                weight.requires_grad_(flag)
-        if torch.get_default_dtype() != dtype:
-            torch.set_default_dtype(dtype)
-
-
-def _put_back(table: dict[Any, Any] | None, before: dict[Any, Any]) -> None:
-    """Most tables are empty and stay so."""
-    if table is not None and (table or before) and table != before:
-        table.clear()
-        table.update(before)
+__all__ = ["Surroundings"]
 
 
 class Surroundings:
@@ -99,12 +64,12 @@ class Surroundings:
             stack.enter_context(self._generators.kept(device_of(tensors)))
             stack.enter_context(muted(self._module, self._trainer))
             stack.enter_context(options_kept(self._trainer))
-            stack.enter_context(registrations_kept(self._module))
             stack.enter_context(self.gradients.kept(tensors, grad=grad))
-            stack.enter_context(self.keeper.kept(tensors))
+            modules = stack.enter_context(self.keeper.kept(tensors))
+            stack.enter_context(registrations_kept(modules))
             stack.enter_context(left_sharded(self._sharding))
             if not self._train_mode:
-                for attributes in map(vars, self._module.modules()):
+                for attributes in map(vars, modules):
                     if "training" in attributes:  # a wrapper may have the flag of what it wraps
                         attributes["training"] = False
             stack.enter_context(fresh_casts())
