@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader
 
+from lightning_select.callbacks.row_ids import as_given
 from lightning_select.callbacks.wrap import Wrap, while_there
 from lightning_select.compat import sized_len, train_source
 from lightning_select.device_loader import DeviceLoader
@@ -62,8 +63,8 @@ def batch_rows(loader: Any) -> int:
 
 
 def is_steady(loader: Any) -> bool:
-    """Is no batch of this loader larger than its first? torch's own batch samplers make them so."""
-    return type(getattr(loader, "batch_sampler", None)) is BatchSampler
+    """Is no batch of this loader larger than its first? Batch samplers of torch make them so, and our loader."""
+    return isinstance(loader, DeviceLoader) or type(as_given(getattr(loader, "batch_sampler", None))) is BatchSampler
 
 
 def lag_of(arrival: Arrival | None) -> dict[str, float]:

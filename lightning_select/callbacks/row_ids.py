@@ -25,7 +25,7 @@ from lightning_select.samplers.base import OnlineSampler
 from lightning_select.samplers.ledger import Arrival
 from lightning_select.types import Batch, Int
 
-__all__ = ["RowIds"]
+__all__ = ["RowIds", "as_given"]
 
 _STATE = ("state_dict", "load_state_dict")
 
@@ -64,8 +64,7 @@ class RowIds:
         if isinstance(batches, _Listening) and batches.drawn is self._drawn:
             batches.stateful = self._sampler is None
             return None
-        if isinstance(batches, _Listening):  # left behind by a fit that was torn down by nobody
-            batches = batches.inner
+        batches = as_given(batches)  # one of ours may be left behind by a fit that was torn down by nobody
         self.dataset = getattr(loader, "dataset", None)
         if self.id_key is not None and self._sampler is None:
             return None
@@ -143,10 +142,14 @@ class RowIds:
         return ids.to(torch.int64)
 
 
+def as_given(batches: Any) -> Any:
+    """The batch sampler that the user gave to a loader, where we listen to it or not."""
+    return batches.inner if isinstance(batches, _Listening) else batches
+
+
 def _stop_listening(loader: Any) -> None:
-    batches = vars(loader).get("batch_sampler")
-    if isinstance(batches, _Listening):
-        vars(loader)["batch_sampler"] = batches.inner
+    if "batch_sampler" in vars(loader):
+        vars(loader)["batch_sampler"] = as_given(vars(loader)["batch_sampler"])
 
 
 class _Listening:

@@ -1,19 +1,21 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset
 
-from lightning_select import LossReweighting, SelectionReport, distributed
+from lightning_select import DeviceLoader, LossReweighting, SelectionReport, distributed
 from lightning_select.callbacks.gathering import Gathering
 from lightning_select.errors import ConfigurationError
 from lightning_select.samplers.loss_proportional import LossProportional
 from lightning_select.weightings.focal import Focal
 from tests.fitting import loader, trainer
-from tests.modules import Classifier
+from tests.modules import Classifier, features
 
 
 @pytest.fixture
@@ -80,3 +82,31 @@ def test_only_a_run_that_goes_on_amid_an_epoch_has_its_ranks_agree_at_every_step
     run(ckpt_path=tmp_path / f"step={step}.ckpt" if step else None)
     owners = ("LossReweighting", "LossProportional", "SelectionReport")
     assert {owner: told[owner] for owner in owners} == dict.fromkeys(owners, amid)
+
+
+class Growing(BatchSampler):
+    """Batches of any size."""
+
+
+ROWS = TensorDataset(*features(rows=48))
+LOADERS: dict[str, tuple[Callable[[], Any], bool]] = {
+    "DataLoader": (loader, True),
+    "DeviceLoader": (lambda: DeviceLoader(ROWS, 8), True),
+    "batch sampler": (lambda: DataLoader(ROWS, batch_sampler=Growing(SequentialSampler(ROWS), 8, False)), False),
+}
+
+
+@pytest.mark.parametrize(("make", "steady"), LOADERS.values(), ids=LOADERS)
+def test_a_report_has_its_ranks_agree_once_where_batches_are_of_one_size(
+    make: Callable[[], Any], steady: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[bool] = []
+
+    class Told(Gathering):
+        def __init__(self, owner: str, *, steady: bool = True, amid: bool = False) -> None:
+            super().__init__(owner, steady=steady, amid=amid)
+            told.append(steady)
+
+    monkeypatch.setattr("lightning_select.callbacks.noting.Gathering", Told)
+    trainer(SelectionReport(tmp_path / "report"), max_epochs=1).fit(Classifier(), make())
+    assert told == [steady]
