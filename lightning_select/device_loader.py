@@ -25,7 +25,7 @@ from lightning_select.seeding import generator_at
 from lightning_select.signals.memory import is_out_of_memory
 from lightning_select.types import Batch, Int
 
-__all__ = ["DeviceLoader"]
+__all__ = ["DeviceLoader", "samples_of"]
 
 _SHARE = 0.5
 """Of the memory that is free on a device, how much data may take; the model has yet to train there."""
@@ -126,6 +126,25 @@ class DeviceLoader:
         raise ArgumentError(f"DeviceLoader.sampler must be one of ours for {self.rows} rows, got {got}.")
 
 
+def samples_of(loader: Any) -> Any:
+    """The dataset of any loader, to be counted and read by row; ``None`` where it has none."""
+    dataset = getattr(loader, "dataset", None)
+    return _Samples(dataset) if isinstance(loader, DeviceLoader) and _is_columns(dataset) else dataset
+
+
+class _Samples:
+    """Columns, row by row: their container has the length of a row, and is read by column."""
+
+    def __init__(self, columns: Any) -> None:
+        self._columns = columns
+
+    def __len__(self) -> int:
+        return len(_leaves(self._columns)[0])
+
+    def __getitem__(self, row: int) -> Any:
+        return _each(self._columns, lambda leaf: leaf[row])
+
+
 class _InOrder(OnlineSampler):
     """All rows once, in order or shuffled."""
 
@@ -174,7 +193,7 @@ def _columns(dataset: Any) -> Any:
     """The tensors of a dataset, in the form that a batch will have."""
     if isinstance(dataset, TensorDataset):
         dataset = list(dataset.tensors)  # as default_collate gives them
-    elif isinstance(dataset, Dataset) or (children_of(dataset) is None and not isinstance(dataset, Tensor)):
+    elif not isinstance(dataset, Tensor) and not _is_columns(dataset):
         rows = range(length_of("DeviceLoader", dataset))
         many = getattr(dataset, "__getitems__", None)
         dataset = default_collate(many(list(rows)) if many else [dataset[row] for row in rows])
@@ -185,6 +204,10 @@ def _columns(dataset: Any) -> Any:
             "cannot be put into one tensor needs a DataLoader."
         )
     return dataset
+
+
+def _is_columns(dataset: Any) -> bool:
+    return not isinstance(dataset, (Dataset, Tensor)) and children_of(dataset) is not None
 
 
 def _leaves(part: Any) -> list[Any]:

@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset
 
-from lightning_select import BatchSelection, device_loader
+from lightning_select import BatchSelection, SelectionReport, device_loader
 from lightning_select.callbacks.sampler_feedback import SamplerFeedback
-from lightning_select.device_loader import DeviceLoader
+from lightning_select.device_loader import DeviceLoader, samples_of
 from lightning_select.errors import ArgumentError, ConfigurationError
 from lightning_select.samplers.base import OnlineSampler
 from lightning_select.samplers.drawn import Drawn
 from lightning_select.samplers.loss_proportional import LossProportional
+from lightning_select.scores.loss import Loss
 from lightning_select.scores.reducible_loss import ReducibleLoss
 from lightning_select.selectors.top_k import TopK
 from tests.fitting import same, trainer, weights_of
@@ -106,6 +108,69 @@ def test_in_order_like_a_dataloader(dataset: Any, drop_last: bool) -> None:
     theirs = DataLoader(dataset, 8, drop_last=drop_last)
     assert len(ours) == len(theirs)
     assert repr(list(ours)) == repr(list(theirs)) == repr(list(ours))
+
+
+COLUMNS = {
+    "dict": {"x": X, "rest": {"y": Y}},
+    "tuple": (X, Y),
+    "list": [X, Y],
+    "dataclass": Columns(X, {"y": Y}),
+    "dataset": TensorDataset(X, Y),
+    "samples": Samples(),
+}
+"""The same rows in every form that a dataset may have."""
+
+
+class AnyForm(pl.LightningModule):
+    """Finds features and labels in a batch of any of these forms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(6, 4)
+
+    def training_step(self, batch, batch_idx):
+        if isinstance(batch, Columns):
+            return F.cross_entropy(self.net(batch.x), batch.rest["y"])
+        x, rest = (batch["x"], batch.get("rest", batch)) if isinstance(batch, dict) else batch
+        return F.cross_entropy(self.net(x), rest["y"] if isinstance(rest, dict) else rest)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize("draws", [True, False], ids=["sampler", "in order"])
+@pytest.mark.parametrize("form", COLUMNS)
+def test_a_trainer_takes_every_form(form: str, draws: bool, tmp_path: Path) -> None:
+    """A report knows of every row too, and its cards show rows rather than columns."""
+    loader = DeviceLoader(COLUMNS[form], 8, sampler=LossProportional(ROWS, seed=3) if draws else None)
+    trainer(SelectionReport(tmp_path), BatchSelection(Loss(), TopK(), keep=2)).fit(AnyForm(), loader)
+    table = np.genfromtxt(tmp_path / "rows.csv", delimiter=",", names=True)
+    assert len(table) == ROWS
+    assert draws or (table["offered"] == 2).all()
+    page = (tmp_path / "report.html").read_text()
+    assert "could not be read" not in page
+    held = samples_of(loader)
+    assert len(held) == ROWS
+    for row in (0, 1, 7, ROWS - 1):
+        x, y = (torch.as_tensor(one) for one in parts_of(held[row]))
+        assert torch.equal(x, X[row])
+        assert torch.equal(y, Y[row])
+
+
+def parts_of(sample: Any) -> tuple[Any, Any]:
+    """Features and label of one sample of any form."""
+    if isinstance(sample, Columns):
+        return sample.x, sample.rest["y"]
+    if isinstance(sample, dict):
+        return sample["x"], sample["rest"]["y"] if "rest" in sample else sample["y"]
+    return tuple(sample)
+
+
+def test_rows_are_counted_where_the_batch_names_them(tmp_path: Path) -> None:
+    """Nobody listens to the loader then, and its dataset still tells how many rows there are."""
+    data = {"x": X, "y": Y, "row": torch.arange(ROWS)}
+    trainer(SelectionReport(tmp_path, id_key="row")).fit(AnyForm(), DeviceLoader(data, 8))
+    assert len(np.genfromtxt(tmp_path / "rows.csv", delimiter=",", names=True)) == ROWS
 
 
 def test_its_size_is_stated() -> None:

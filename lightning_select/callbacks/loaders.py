@@ -13,7 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader
 from lightning_select.callbacks.row_ids import as_given
 from lightning_select.callbacks.wrap import Wrap, while_there
 from lightning_select.compat import sized_len, train_source
-from lightning_select.device_loader import DeviceLoader
+from lightning_select.device_loader import DeviceLoader, samples_of
 from lightning_select.errors import ConfigurationError
 from lightning_select.samplers.base import OnlineSampler
 from lightning_select.samplers.ledger import Arrival
@@ -95,7 +95,7 @@ def check_loader(trainer: Any, loader: Any, sampler: OnlineSampler, other: Onlin
     Raises:
         ConfigurationError: It does not.
     """
-    owner, rows = sampler.owner, sized_len(getattr(loader, "dataset", None))
+    owner, rows = sampler.owner, sized_len(samples_of(loader))
     if not trainer.training:
         raise ConfigurationError(
             f"{owner} must draw for training alone, got a loader for validation too. Leave it out."

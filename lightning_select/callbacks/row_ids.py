@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_select.callbacks.wrap import while_there
 from lightning_select.compat import sized_len
-from lightning_select.device_loader import DeviceLoader
+from lightning_select.device_loader import DeviceLoader, samples_of
 from lightning_select.errors import ConfigurationError, RowIdError
 from lightning_select.samplers.base import OnlineSampler
 from lightning_select.samplers.ledger import Arrival
@@ -37,7 +37,7 @@ class RowIds:
         id_key: Key, attribute or position of the ids in the batch; ``None`` listens to the loader's batch sampler.
 
     Attributes:
-        dataset: The training dataset, where its loader is listened to.
+        dataset: The training dataset, to be read by row, where its loader is listened to.
         dataset_rows: Its length, where ids come from its sampler.
         needed: Has anyone asked for the ids? A sampler that learns nothing only counts what arrives.
         arrival: What a sampler of ours noted of the rows that arrived last when it drew them.
@@ -65,7 +65,7 @@ class RowIds:
             batches.stateful = self._sampler is None
             return None
         batches = as_given(batches)  # one of ours may be left behind by a fit that was torn down by nobody
-        self.dataset = getattr(loader, "dataset", None)
+        self.dataset = samples_of(loader)
         if self.id_key is not None and self._sampler is None:
             return None
         self._listening = False
@@ -79,7 +79,7 @@ class RowIds:
             self._reason = "the loader hands out batches in another order than it draws them (in_order=False)"
         else:
             self._listening = True
-            self.dataset_rows = loader.rows if isinstance(loader, DeviceLoader) else sized_len(loader.dataset)
+            self.dataset_rows = sized_len(self.dataset)
             vars(loader)["batch_sampler"] = _Listening(batches, self._drawn, stateful=self._sampler is None)
             return while_there(loader, _stop_listening)
         return None

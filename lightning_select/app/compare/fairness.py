@@ -26,6 +26,7 @@ from lightning_select.batch import count_rows, take_rows
 from lightning_select.callbacks.loaders import find_sampler
 from lightning_select.compat import Callback, sized_len
 from lightning_select.containers import DESCRIPTIONS, children_of
+from lightning_select.device_loader import samples_of
 from lightning_select.errors import BatchFormatError, ConfigurationError
 
 __all__ = ["Fingerprint", "check_overrides", "size_notes", "stops_early", "unfairness"]
@@ -97,7 +98,7 @@ class Fingerprint(Callback):
 
     def watch(self, loaders: Any) -> None:
         """Listen to the drawing of training loaders, unless a sampler of ours draws: its order is the method."""
-        lengths = [sized_len(getattr(loader, "dataset", None)) for loader in flatten(loaders)]
+        lengths = [sized_len(samples_of(loader)) for loader in flatten(loaders)]
         self.train_rows = None if None in lengths else sum(length or 0 for length in lengths)
         for place, loader in enumerate(flatten(loaders)):
             batches = getattr(loader, "batch_sampler", None)
@@ -117,7 +118,7 @@ class Fingerprint(Callback):
     ) -> None:
         """Look at the first batch, before training; a later one may be augmented by other random numbers."""
         if trainer.sanity_checking and not self.validated:
-            length = sized_len(getattr(trainer.val_dataloaders, "dataset", None))
+            length = sized_len(samples_of(trainer.val_dataloaders))
             self.validated = f"{length} {_digest(batch)}"
 
 
