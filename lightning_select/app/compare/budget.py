@@ -16,15 +16,49 @@ from typing import Any
 from omegaconf import DictConfig
 
 from lightning_select.app.building import build_data, build_model
+from lightning_select.app.compare.batch_size import batch_size_of
+from lightning_select.app.compare.fairness import stops_early
 from lightning_select.app.compare.loaders import batches_of
 from lightning_select.app.fit import defines
 from lightning_select.errors import ConfigurationError, SelectionError
 
-__all__ = ["ManualStepsError", "budget_in_steps", "check_steps"]
+__all__ = ["ManualStepsError", "budget_in_steps", "check_lengths", "check_steps"]
 
 
 class ManualStepsError(ConfigurationError):
     """Epochs were turned into steps, and the module optimises by hand."""
+
+
+def check_lengths(uniform: DictConfig, methods: Mapping[str, DictConfig], size_key: str | None) -> None:
+    """Refuse a training without an end, and limits by which methods would train on other parts of the data.
+
+    Args:
+        uniform: The config of uniform.
+        methods: The configs of the methods by name.
+        size_key: Key of the batch size, where methods load batches of their own size.
+
+    Raises:
+        ConfigurationError: There is such a limit, or no end.
+    """
+    _length_of(uniform)
+    trainer = uniform.trainer
+    if overfit := trainer.get("overfit_batches"):
+        raise ConfigurationError(
+            "trainer.overfit_batches must be 0 where methods are compared, because Lightning would replace their "
+            f"loaders, got {overfit!r}. Take a share of the data, trainer.limit_train_batches=0.5, or train one method "
+            "with task=fit."
+        )
+    limit = trainer.get("limit_train_batches")
+    if size_key is None or limit is None or _is_share(limit):
+        return
+    size = batch_size_of(uniform, size_key)
+    for name, method in methods.items():
+        if (own := batch_size_of(method, size_key)) != size:
+            raise ConfigurationError(
+                f"trainer.limit_train_batches must be a share where batches differ in size, got {limit!r} batches, of "
+                f"{size} rows for uniform and of {own} for {name}. Take trainer.limit_train_batches=0.5, or batches "
+                "that are all alike: compare.batch_size_key=null"
+            )
 
 
 def budget_in_steps(config: DictConfig) -> dict[str, Any]:
@@ -34,7 +68,7 @@ def budget_in_steps(config: DictConfig) -> dict[str, Any]:
         ConfigurationError: The length of an epoch cannot be known, or nothing would be trained.
     """
     trainer = config.trainer
-    epochs, steps = _length_of(trainer)
+    epochs, steps = _length_of(config)
     every, by_epoch = trainer.get("val_check_interval"), trainer.get("check_val_every_n_epoch", 1)
     if steps > 0 and epochs == -1 and by_epoch is None:
         return {}
@@ -62,7 +96,7 @@ def check_steps(config: DictConfig, budget: Mapping[str, Any], model: Any) -> No
     Raises:
         ManualStepsError: The Trainer would not count the steps as they were counted here.
     """
-    epochs, _ = _length_of(config.trainer)
+    epochs, _ = _length_of(config)
     if budget and epochs > 0 and not getattr(model, "automatic_optimization", True):
         steps = budget["max_steps"]
         raise ManualStepsError(
@@ -72,40 +106,50 @@ def check_steps(config: DictConfig, budget: Mapping[str, Any], model: Any) -> No
         )
 
 
-def _length_of(trainer: DictConfig) -> tuple[int, int]:
+def _length_of(config: DictConfig) -> tuple[int, int]:
     """Epochs and steps to train, as the Trainer reads them: -1 where they do not end the training.
 
     Raises:
-        ConfigurationError: One of them is 0.
+        ConfigurationError: One of them is no length, or the training would not end.
     """
+    trainer = config.trainer
     epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps", -1)
     for name, value in (("max_epochs", epochs), ("max_steps", steps)):
-        if value == 0:
+        if value is not None and (value == 0 or value < -1):
             raise ConfigurationError(
-                f"trainer.{name} must be above 0 where methods are compared, or -1 for no such end, got 0, which "
-                "trains nothing. Say how long to train: trainer.max_epochs=... or trainer.max_steps=..."
+                f"trainer.{name} must be above 0 where methods are compared, or -1 where the other one ends the "
+                f"training, got {value}{', which trains nothing' if value == 0 else ''}. Say how long to train: "
+                "trainer.max_epochs=... or trainer.max_steps=..."
             )
+    if epochs == steps == -1 and not (trainer.get("max_time") or stops_early(config)):
+        raise ConfigurationError(
+            "trainer.max_epochs or trainer.max_steps must end the training where methods are compared, got -1 for "
+            "both. Say how long to train: trainer.max_epochs=... or trainer.max_steps=..."
+        )
     if epochs is None:
         epochs = -1 if steps > 0 else 1000
     return epochs, steps
 
 
+def _is_share(limit: float) -> bool:
+    return isinstance(limit, float) and limit <= 1
+
+
 def _limited(batches: int, trainer: DictConfig) -> int:
-    """Batches of an epoch that the Trainer takes, of so many; ``overfit_batches`` stands above the limit.
+    """Batches of an epoch that the Trainer takes, of so many.
 
     Raises:
         ConfigurationError: There is none.
     """
-    name = "overfit_batches" if trainer.get("overfit_batches") else "limit_train_batches"
-    limit = trainer.get(name)
+    limit = trainer.get("limit_train_batches")
     if limit is None:
         return batches
-    share = isinstance(limit, float) and limit <= 1
-    taken = min(batches, int(batches * limit if share else limit))
+    taken = min(batches, int(batches * limit if _is_share(limit) else limit))
     if taken < 1:
         raise ConfigurationError(
-            f"trainer.{name} must leave a batch to train on where methods are compared, got {limit!r} of the {batches} "
-            f"batches of an epoch. Give a larger one, or leave it out: ~trainer.{name}"
+            "trainer.limit_train_batches must leave a batch to train on where methods are compared, got "
+            f"{limit!r} of the {batches} batches of an epoch. Give a larger one, or leave it out: "
+            "~trainer.limit_train_batches"
         )
     return taken
 

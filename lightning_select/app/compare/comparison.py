@@ -16,7 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from lightning_select.app.building import OtherLightningError, check_sampler, is_import_failure
 from lightning_select.app.checks import is_seed
 from lightning_select.app.compare.batch_size import settle_batch_size
-from lightning_select.app.compare.budget import ManualStepsError, budget_in_steps
+from lightning_select.app.compare.budget import ManualStepsError, budget_in_steps, check_lengths
 from lightning_select.app.compare.equal_cost import is_baseline, missed_cost, missing_baselines, plan_baseline
 from lightning_select.app.compare.fairness import check_overrides, stops_early, unfairness
 from lightning_select.app.compare.methods import (
@@ -77,6 +77,7 @@ class _Comparison:
                 raise ConfigurationError(f"methods must fit the config, got {method}: {error}") from error
             check_overrides(method.name, configs[method.name], uniform, self.key)
             check_sampler(configs[method.name], method.name)
+        check_lengths(uniform, configs, self.key)
         # Who draws the rows by a sampler has an order of its own.
         self.own_order = {name for name, one in configs.items() if OmegaConf.select(one, "sampler._target_")}
         self.budget = {} if self.key is None else budget_in_steps(uniform)

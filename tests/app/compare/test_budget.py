@@ -37,9 +37,7 @@ def config(data: str = "tests.app.tiny.Data", model: str = "tests.app.tiny.Modul
         ({}, 1000 * BATCHES, BATCHES),
         ({"max_epochs": 3, "limit_train_batches": None}, 3 * BATCHES, BATCHES),
         ({"max_epochs": 3, "limit_train_batches": 7.0}, 21, 7),
-        ({"max_epochs": 3, "limit_train_batches": 7, "overfit_batches": 5}, 15, 5),
         ({"max_epochs": 3, "limit_train_batches": 7, "overfit_batches": 0.0}, 21, 7),
-        ({"max_epochs": 2, "overfit_batches": 0.5}, BATCHES, BATCHES // 2),
     ],
 )
 def test_epochs_become_steps(trainer, steps, every) -> None:
@@ -58,7 +56,9 @@ def test_a_comparison_trains_something(trainer) -> None:
         budget_in_steps(config(**trainer))
 
 
-@pytest.mark.parametrize("limit", [{"limit_train_batches": 0}, {"limit_train_batches": 0.0}, {"overfit_batches": 0.01}])
+@pytest.mark.parametrize(
+    "limit", [{"limit_train_batches": 0}, {"limit_train_batches": 0.0}, {"limit_train_batches": 0.01}]
+)
 def test_a_limit_leaves_a_batch(limit) -> None:
     ((name, value),) = limit.items()
     told = (
@@ -66,6 +66,88 @@ def test_a_limit_leaves_a_batch(limit) -> None:
     )
     with pytest.raises(ConfigurationError, match=told):
         budget_in_steps(config(max_epochs=2, **limit))
+
+
+@pytest.mark.parametrize("name", ["max_epochs", "max_steps"])
+@pytest.mark.parametrize("value", [-2, -1000])
+def test_a_length_below_that_of_no_end_is_refused(name: str, value: int) -> None:
+    told = rf"trainer\.{name} must be above 0 .* or -1 where the other one ends the training, got {value}\. Say how"
+    with pytest.raises(ConfigurationError, match=told):
+        budget_in_steps(config(**{"max_epochs": 3, "max_steps": 30, name: value}))
+
+
+STOPS = {"stop": {"_target_": "lightning.pytorch.callbacks.EarlyStopping"}}
+
+
+def test_a_training_without_an_end_is_refused() -> None:
+    endless = {"max_epochs": -1, "max_steps": -1}
+    with pytest.raises(ConfigurationError, match=r"max_epochs or trainer\.max_steps must end .* got -1 for both"):
+        budget_in_steps(config(**endless))
+    assert budget_in_steps(config(**endless, max_time="00:00:00:30"))["max_steps"] == -1
+    stopping = OmegaConf.merge(config(**endless), {"callbacks": STOPS})
+    assert budget_in_steps(stopping)["max_steps"] == -1
+
+
+def nothing_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(*_: Any) -> None:
+        pytest.fail("a module was made")
+
+    monkeypatch.setattr(tiny.Module, "__init__", made)
+
+
+@pytest.mark.parametrize("key", ["data.batch_size", "null"])
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["+trainer.overfit_batches=2"], r"trainer\.overfit_batches must be 0 .*, got 2\. .* task=fit\."),
+        (["+trainer.overfit_batches=0.5"], r"trainer\.overfit_batches must be 0 .*, got 0\.5\. .* task=fit\."),
+        (["trainer.max_epochs=-2"], r"trainer\.max_epochs must be above 0 .* got -2\."),
+        (["trainer.max_epochs=-1", "trainer.max_steps=-1"], r"must end the training .* got -1 for both"),
+        (["trainer.max_steps=0"], r"trainer\.max_steps must be above 0 .* got 0,"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_compared_is_refused_before_anything_runs(
+    launch_tiny: Any, monkeypatch: pytest.MonkeyPatch, key: str, overrides: list[str], told: str
+) -> None:
+    """Also where all methods draw the same batches."""
+    nothing_is_made(monkeypatch)
+    with pytest.raises(ConfigurationError, match=told):
+        launch_tiny("task=compare", "methods=[uniform,uds]", f"compare.batch_size_key={key}", *overrides)
+
+
+HALF = "{max_loss:{callbacks.selection.keep:0.5}}"
+
+
+@pytest.mark.parametrize("limit", [3, 1, 3.0])
+def test_a_limit_in_batches_is_refused_where_batches_differ(
+    launch_tiny: Any, monkeypatch: pytest.MonkeyPatch, limit: float
+) -> None:
+    """With twice as large batches, three of them hold twice as many rows of the data as those of uniform."""
+    nothing_is_made(monkeypatch)
+    told = (
+        rf"trainer\.limit_train_batches must be a share .*, got {limit} batches, of 8 rows for uniform and of 16 for "
+        r"max_loss\. .*limit_train_batches=0\.5"
+    )
+    with pytest.raises(ConfigurationError, match=told):
+        launch_tiny("task=compare", f"methods=[uniform,{HALF}]", f"+trainer.limit_train_batches={limit}")
+
+
+@pytest.mark.parametrize(
+    ("methods", "limit", "key"),
+    [
+        (HALF, 0.5, "data.batch_size"),
+        (HALF, 3, "null"),
+        ("{max_loss:{callbacks.selection.keep:1.0}}", 3, "data.batch_size"),
+    ],
+)
+def test_a_limit_that_is_fair_is_not(launch_tiny: Any, methods: str, limit: float, key: str) -> None:
+    """A share, and a number of batches that are all alike."""
+    folder = launch_tiny(
+        *("task=compare", f"methods=[uniform,{methods}]", "seeds=1", f"+trainer.limit_train_batches={limit}"),
+        *(f"compare.batch_size_key={key}", "compare.equal_cost=false"),
+    )
+    assert [run["error"] for run in read_csv(folder / "runs.csv")] == ["", ""]
 
 
 def test_what_counts_in_steps_stays_as_it_is() -> None:
