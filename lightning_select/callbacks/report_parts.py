@@ -24,7 +24,7 @@ from lightning_select.reports.row_table import RowTable
 from lightning_select.reports.writing import write_report
 from lightning_select.signals.traceless.generators import Generators
 
-__all__ = ["gather_report", "table_of"]
+__all__ = ["gather_report", "table_of", "time_taken"]
 
 _HANDED_OVER = (
     "Seconds of selection are those in which the host handed the work over; what the device took for scoring is logged "
@@ -59,6 +59,15 @@ def table_of(report: Any) -> RowTable:
         return report.noting.record.table(report.class_names)
     numbers, names = numbered(groups)
     return dataclasses.replace(report.noting.record.table(report.class_names, names), group=numbers)
+
+
+def time_taken(report: Any) -> dict[str, float]:
+    """Seconds of selection and of a report itself, in its fit and in those that it goes on from."""
+    # All reports of a Trainer share one clock, and none of them selects.
+    spent = report.clock.seconds
+    selection = sum(seconds for one, seconds in spent.items() if not hasattr(one, "noting"))
+    now = {"selection_seconds": selection, "report_seconds": spent.get(report, 0.0)}
+    return {name: report.earlier.get(name, 0.0) + seconds for name, seconds in now.items()}
 
 
 def _facts(trainer: Any, module: Any, table: RowTable) -> tuple[tuple[str, str], ...]:
@@ -108,12 +117,9 @@ def _note_what_is_missing(report: Any, table: RowTable) -> None:
 
 
 def _cost(report: Any, trainer: Any, table: RowTable) -> Cost:
-    # All reports of a Trainer share one clock, and none of them selects.
-    spent = {one: seconds for one, seconds in report.clock.seconds.items() if not hasattr(one, "noting")}
     return Cost(
         seconds=report.seconds,
-        selection_seconds=sum(spent.values()),
-        report_seconds=report.clock.seconds.get(report, 0.0),
+        **time_taken(report),
         steps=trainer.global_step,
         offered=int(table.offered.sum()),
         trained=int(table.chosen.sum()),

@@ -12,6 +12,9 @@ from lightning_select.types import State
 
 __all__ = ["saved_feedback", "saved_report", "saved_selection"]
 
+_TAKEN = ("selection_seconds", "report_seconds")
+"""What a report adds to; the first checkpoints have none."""
+
 
 def saved_selection(owner: str, state: Any) -> tuple[list[State], dict[str, Any]]:
     """Memories of a selector, one per rank, and the state of a reference.
@@ -43,21 +46,23 @@ def saved_feedback(owner: str, state: Any) -> tuple[Any, bool]:
 
 
 def saved_report(owner: str, state: Any) -> Mapping[str, Any] | None:
-    """The state of a record, which is looked at when its size is known, and the time it took; ``None`` if empty.
+    """The state of a record, which is looked at when its size is known, and the times it took; ``None`` if empty.
 
     Raises:
         ConfigurationError: The state holds something else.
     """
     if isinstance(state, Mapping) and not state:
         return None
-    noting, seconds = _entries(owner, state, "noting", "seconds")
-    check_state(owner, seconds, 0.0, path="seconds")
-    check_range(owner, "seconds", seconds, 0.0)
-    return {"noting": noting, "seconds": seconds}
+    noting, seconds = _entries(owner, state, "noting", "seconds", optional=_TAKEN)
+    earlier = {name: state[name] for name in _TAKEN if name in state}
+    for name, value in {"seconds": seconds, **earlier}.items():
+        check_state(owner, value, 0.0, path=name)
+        check_range(owner, name, value, 0.0)
+    return {"noting": noting, "seconds": seconds, "earlier": earlier}
 
 
-def _entries(owner: str, state: Any, *names: str) -> list[Any]:
-    if not isinstance(state, Mapping) or set(state) != set(names):
+def _entries(owner: str, state: Any, *names: str, optional: tuple[str, ...] = ()) -> list[Any]:
+    if not isinstance(state, Mapping) or set(state) - set(optional) != set(names):
         got = ", ".join(map(str, state)) or "nothing" if isinstance(state, Mapping) else f"a {type(state).__name__}"
         raise broken_state(owner, "state", f"hold {', '.join(names)}", got)
     return [state[name] for name in names]

@@ -22,7 +22,7 @@ from lightning_select.callbacks.report_checks import (
     told,
     without_margins,
 )
-from lightning_select.callbacks.report_parts import gather_report
+from lightning_select.callbacks.report_parts import gather_report, time_taken
 from lightning_select.callbacks.restoring import saved_report
 from lightning_select.compat import rank_zero_info, starts_amid_epoch
 from lightning_select.errors import TrainingStepContractError
@@ -93,7 +93,7 @@ class SelectionReport(SelectionCallback):
         self.file: Path | None = None
         self.notices: list[str] = []
         self.clock = Clock()
-        self.seconds = 0.0
+        self.seconds, self.earlier = 0.0, dict[str, float]()  # what runs that this one goes on from took
         self.place: Path | None = None
         self._state: Mapping[str, Any] | None = None
         self._started: float | None = None
@@ -115,7 +115,7 @@ class SelectionReport(SelectionCallback):
         # Before those that select, to see what they are offered, and before those that save checkpoints.
         trainer.callbacks = [self, *(one for one in trainer.callbacks if one is not self)]
         self._trainer, self.noting, self.file, self._state = trainer, None, None, None
-        self.notices, self.seconds, self._started = [], 0.0, None
+        self.notices, self.seconds, self.earlier, self._started = [], 0.0, {}, None
         self._hears, self._reads_margins, self._looked = pl_module.automatic_optimization, self.margins, False
         if not self._hears:
             self.note("Manual optimisation shows no losses of rows, so only choices are reported.")
@@ -134,7 +134,7 @@ class SelectionReport(SelectionCallback):
         self.noting = Noting(rows, trainer.strategy.root_device, unit=period_unit(trainer), **sizes)
         if self._state is not None:
             self.noting.load_state_dict(self._state["noting"])
-            self.seconds = self._state["seconds"]
+            self.seconds, self.earlier = self._state["seconds"], self._state["earlier"]
         self._started = time.perf_counter()
 
     @property
@@ -210,7 +210,7 @@ class SelectionReport(SelectionCallback):
             return {}
         self._stop()
         self._started = time.perf_counter()
-        return {"noting": self.noting.state_dict(), "seconds": self.seconds}
+        return {"noting": self.noting.state_dict(), "seconds": self.seconds, **time_taken(self)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the record of the run that saved it."""
