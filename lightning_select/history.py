@@ -18,7 +18,7 @@ from collections.abc import Collection, Mapping
 import torch
 
 from lightning_select.errors import ArgumentError, ConfigurationError
-from lightning_select.states import check_least
+from lightning_select.states import columns_of
 from lightning_select.types import Bool, Float, Int, Num, Shaped, Tensor
 from lightning_select.visits import Visits, check_call, fitting, place, visits
 
@@ -212,7 +212,7 @@ class SampleHistory:
                 f"SampleHistory.rows must be the length of the dataset ({self.rows}), got a state of {rows} rows: "
                 "the dataset has changed, or the state is of another one."
             )
-        check_least("SampleHistory", state, {name: low for name, (_, _, low) in _STATISTICS.items() if low == low})
+        state = columns_of("SampleHistory", state, self._table, {name: low for name, (*_, low) in _STATISTICS.items()})
         for name, value in state.items():
             self._table[name][:rows].copy_(value)
 

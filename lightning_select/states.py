@@ -6,6 +6,7 @@ wrong are numbers, and these each owner checks by its own rules.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor
 
 from lightning_select.errors import ConfigurationError
+from lightning_select.types import State
 
-__all__ = ["broken_state", "check_least", "check_range", "check_state", "is_plain"]
+__all__ = ["broken_state", "check_range", "check_state", "columns_of", "in_our_kinds", "is_plain"]
 
 _LARGEST = 2**53
 """Whole numbers beyond are none of ours, and neither torch nor a float could hold all of them."""
@@ -70,6 +72,31 @@ def check_state(
         raise broken_state(owner, path, "be a number of sensible size", str(state)[:20])
 
 
+def in_our_kinds(owner: str, state: Any, like: Any, path: str = "state") -> Any:
+    """A state whose tensors are of the number kinds of ours, so that none is checked in one kind and used in another.
+
+    Args:
+        owner: Who is to take it over, in errors.
+        state: What the checkpoint holds.
+        like: A state of the same owner; what it lacks stays as it is.
+        path: Where in the state this is, in errors.
+
+    Raises:
+        ConfigurationError: A number is too large for its kind.
+    """
+    if isinstance(state, Mapping) and isinstance(like, Mapping):
+        return {name: in_our_kinds(owner, one, like.get(name), f"{path}.{name}") for name, one in state.items()}
+    if isinstance(state, (list, tuple)) and isinstance(like, (list, tuple)):
+        return [in_our_kinds(owner, one, mine, path) for one, mine in zip(state, like, strict=True)]
+    if not isinstance(state, Tensor) or not isinstance(like, Tensor) or state.dtype == like.dtype:
+        return state
+    ours = state.to(like.dtype)
+    lost = ours.isinf() & state.isfinite() if ours.is_floating_point() else ours != state
+    if bool(lost.any()):
+        raise broken_state(owner, path, f"hold numbers that fit into {like.dtype}", str(state[lost][0].item()))
+    return ours
+
+
 def check_range(owner: str, name: str, values: Any, low: float, high: float = float("inf")) -> None:
     """Numbers of a state, in a tensor or one, in [low, high].
 
@@ -82,15 +109,17 @@ def check_range(owner: str, name: str, values: Any, low: float, high: float = fl
         raise broken_state(owner, name, f"be in [{low:g}, {high:g}]", str(wrong[0].item()))
 
 
-def check_least(owner: str, state: Mapping[str, Any], least: Mapping[str, float]) -> None:
-    """Columns of a state, by name, that are never below a number; those that it does not hold are not looked at.
+def columns_of(owner: str, state: State, like: State, least: Mapping[str, float]) -> State:
+    """Columns of a state in our number kinds, of which none is below its least number; one that is NaN is no bound.
 
     Raises:
         ConfigurationError: One is, or is not finite.
     """
-    for name, low in least.items():
-        if name in state:
-            check_range(owner, name, state[name], low)
+    columns: State = in_our_kinds(owner, state, like)
+    for name, column in columns.items():
+        if not math.isnan(least[name]):
+            check_range(owner, name, column, least[name])
+    return columns
 
 
 def is_plain(value: Any) -> bool:

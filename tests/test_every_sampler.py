@@ -303,6 +303,15 @@ def spoilt(state: Any, path: tuple[Any, ...]) -> Any:
     return twin
 
 
+def place(state: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """A copy with another value in one place."""
+    twin = part = copy.deepcopy(state)
+    for key in path[:-1]:
+        part = part[key]
+    part[path[-1]] = value
+    return twin
+
+
 @EVERY
 def test_a_state_that_is_refused_changes_nothing(name: str) -> None:
     first = make(name)
@@ -318,6 +327,58 @@ def test_a_state_that_is_refused_changes_nothing(name: str) -> None:
             refused += 1
             assert str(leaves(sampler.state_dict())) == str(before), path
     assert refused
+
+
+MODES: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in NAMES),
+    ("weighted", {"replacement": False}),
+    ("loss_proportional", {"replacement": False, "beta": 0.5}),
+    ("info_batch", {"mode": "shrinking"}),
+]
+EVERY_MODE = pytest.mark.parametrize(("name", "mode"), MODES, ids=str)
+
+
+@EVERY_MODE
+def test_training_does_not_write_into_a_state(name: str, mode: dict[str, Any]) -> None:
+    """Neither into one that it gave, nor into one that it was given."""
+    first = make(name, **mode)
+    train(first, 5)
+    given = first.state_dict()
+    kept = str(leaves(passed_on(given)))
+    train(first, 7)
+    assert str(leaves(given)) == kept
+    second = make(name, **mode)
+    second.load_state_dict(given)
+    train(second, 13)
+    assert str(leaves(given)) == kept
+
+
+KINDS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+@EVERY_MODE
+def test_a_state_in_other_kinds_of_numbers_is_taken_over_or_refused(name: str, mode: dict[str, Any]) -> None:
+    """Where nothing was lost, it draws the rows of the one that was not changed."""
+    first = make(name, **mode)
+    train(first, 13)
+    good = passed_on(first.state_dict())
+    same = make(name, **mode)
+    same.load_state_dict(good)
+    expected = train(same, 6)
+    for path, value in leaves(good):
+        if not isinstance(value, Tensor) or value.dtype == torch.bool:
+            continue
+        for kind in (kind for kind in KINDS if kind.is_floating_point == value.is_floating_point()):
+            other = place(good, path, value.to(kind))
+            lossless = torch.equal(value.to(kind).to(value.dtype).nan_to_num(-3), value.nan_to_num(-3))
+            sampler = make(name, **mode)
+            try:
+                sampler.load_state_dict(other)
+            except ConfigurationError:
+                assert not lossless, (path, kind)
+                continue
+            drawn = train(sampler, 6)
+            assert not lossless or drawn == expected, (path, kind)
 
 
 @EVERY

@@ -482,6 +482,40 @@ def test_a_state_of_another_dataset_or_other_columns() -> None:
     assert same_bits(history, SampleHistory(3))
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("count", 2**31, torch.int64),
+        ("count", 2**32 + 1, torch.int64),
+        ("last_step", 2**31, torch.int64),
+        ("forgettings", 2**16, torch.int32),
+        ("last_correct", 256, torch.int16),
+        ("last_loss", 1e39, torch.float64),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(name: str, value: float, kind: torch.dtype) -> None:
+    """They would come out as others, some of which look right."""
+    history = SampleHistory(3, columns=ALL)
+    state = history.state_dict()
+    state[name] = state[name].nan_to_num().to(kind)
+    state[name][1] = value
+    with pytest.raises(ConfigurationError, match=rf"SampleHistory: state\.{name} of the checkpoint must hold numbers"):
+        history.load_state_dict(state)
+    assert same_bits(history, SampleHistory(3, columns=ALL))
+
+
+def test_smaller_kinds_of_numbers_are_taken_over() -> None:
+    history, state = SampleHistory(3, columns=ALL), SampleHistory(3, columns=ALL).state_dict()
+    state["count"], state["last_step"] = (
+        torch.tensor([1, 2, 0], dtype=torch.uint8),
+        torch.tensor([9, 200, 0]).to(torch.uint8),
+    )
+    state["last_loss"] = torch.tensor([1.5, float("nan"), 3.0], dtype=torch.bfloat16)
+    history.load_state_dict(state)
+    assert (history.count.tolist(), history.last_step.tolist()) == ([1, 2, 0], [9, 200, 0])
+    assert history.last_loss.nan_to_num(-1).tolist() == [1.5, -1.0, 3.0]
+
+
 def on_gpu(go: Any) -> SampleHistory:
     return go(SampleHistory(1000, columns=ALL, forget=0.5, device="cuda"), "cuda")
 

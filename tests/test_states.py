@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lightning_select.errors import ConfigurationError
-from lightning_select.states import check_least, check_range, check_state
+from lightning_select.states import check_range, check_state, columns_of, in_our_kinds
 
 OURS = {
     "weights": torch.zeros(3),
@@ -78,9 +78,37 @@ def test_what_is_loose_may_have_any_size_and_what_is_optional_may_be_absent() ->
 def test_ranges() -> None:
     check_range("Me", "x", torch.tensor([]), 0)
     check_range("Me", "x", 3, 0, 3)
-    check_least("Me", {"a": torch.tensor([0, 1]), "b": torch.tensor([-5])}, {"a": 0, "c": 7})
+    columns = {"a": torch.tensor([0, 1]), "b": torch.tensor([-5])}
+    assert columns_of("Me", columns, columns, {"a": 0, "b": float("nan")}) == columns
     for wrong in (-1, math.nan, math.inf, torch.tensor([1.0, -0.5]), torch.tensor([math.nan])):
         with pytest.raises(ConfigurationError, match=r"Me: x of the checkpoint must be in \[0, 9\], got"):
             check_range("Me", "x", wrong, 0, 9)
     with pytest.raises(ConfigurationError, match="Me: a of the checkpoint"):
-        check_least("Me", {"a": torch.tensor([-1])}, {"a": 0})
+        columns_of("Me", {"a": torch.tensor([-1])}, columns, {"a": 0})
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (torch.tensor([2**31]), torch.int32),
+        (torch.tensor([2**32]), torch.int32),
+        (torch.tensor([-1]), torch.uint8),
+        (torch.tensor([1.0, 3.5e38], dtype=torch.float64), torch.float32),
+    ],
+    ids=str,
+)
+def test_a_number_too_large_for_its_kind_is_refused(value: torch.Tensor, kind: torch.dtype) -> None:
+    with pytest.raises(ConfigurationError, match=r"Me: state\.a\.b of the checkpoint must hold numbers that fit into"):
+        in_our_kinds("Me", {"a": {"b": value}}, {"a": {"b": torch.zeros(1, dtype=kind)}})
+
+
+def test_other_kinds_of_numbers_become_ours() -> None:
+    state = {
+        "a": [torch.tensor([3.0, float("inf")], dtype=torch.bfloat16), 7],
+        "b": torch.tensor([255], dtype=torch.uint8),
+    }
+    found = in_our_kinds("Me", state, {"a": [torch.zeros(5), 0], "b": torch.zeros(1, dtype=torch.int32), "c": 1})
+    assert found["a"][0].dtype == torch.float32
+    assert found["a"][0].tolist() == [3.0, float("inf")]
+    assert (found["b"].dtype, found["b"].tolist(), found["a"][1]) == (torch.int32, [255], 7)
+    assert set(found) == {"a", "b"}

@@ -120,7 +120,7 @@ class PairDraws(OnlineSampler):
         check_range(self.owner, "place", state["place"], 0)
         self._place, self._plan = state["place"], None
         if self.curriculum is not None and state["table"].shape[1] == self.rows:
-            self._means, self._total, self._count = state["table"].to(self.device).unbind()
+            self._means, self._total, self._count = state["table"].to(self.device, copy=True).unbind()  # learnt into
 
     def move(self, device: torch.device) -> None:
         """Move what is known of the pairs."""

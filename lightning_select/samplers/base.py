@@ -238,7 +238,7 @@ class OnlineSampler(DistributedSampler[Any]):
         """
         before = self.tensors()
         check_saved(self.owner, state, self._identity, before, self.loose, self.optional)
-        load_whole(self.load_tensors, state["learnt"], before)
+        load_whole(self.owner, self.load_tensors, state["learnt"], before)
         self.updates, self.progress = state["updates"], Progress(*state["progress"])
         return self._stream.load_state_dict(state["stream"])
 

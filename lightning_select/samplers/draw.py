@@ -13,10 +13,13 @@ from torch import Tensor
 
 from lightning_select.errors import ArgumentError, ConfigurationError, RowIdError
 from lightning_select.samplers.race import race, repeated
-from lightning_select.states import check_range
+from lightning_select.states import broken_state, check_range, in_our_kinds
 from lightning_select.types import Float, Int, State
 
 __all__ = ["WeightedDraw"]
+
+_ROUNDING = 1e-9
+"""Share by which sums in float64 of the same weights may differ, at any order of adding."""
 
 
 class WeightedDraw:
@@ -169,14 +172,20 @@ class WeightedDraw:
         Raises:
             ConfigurationError: The state is of a dataset of another length, or holds what is no weight.
         """
-        weights, sums = state["weights"], state["block_sums"]
+        state = in_our_kinds("WeightedDraw", state, {"weights": self.weights, "block_sums": self._sums})
+        weights, sums = state["weights"], state["block_sums"].to(self.device)
         if len(weights) != self.rows:
             raise ConfigurationError(
                 f"WeightedDraw.weights must have the length of the dataset ({self.rows}), got {len(weights)}."
             )
         for name, values in (("weights", weights), ("block_sums", sums)):
             check_range("WeightedDraw", name, values, 0.0)
-        self.weights.copy_(weights)
+        blocks = torch.zeros_like(self._blocks)
+        blocks.view(-1)[: self.rows] = weights
+        # Kept where they are right: on another device they may differ in the last bits, and with them the draws.
+        if not torch.allclose(sums, _sums(blocks), rtol=_ROUNDING, atol=0.0):
+            raise broken_state("WeightedDraw", "block_sums", "be the sums of the weights", "others")
+        self._blocks = blocks
         self._sums.copy_(sums)
 
     def _valid(self, weights: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ from lightning_select.samplers.draw import WeightedDraw
 from lightning_select.samplers.drawn import Drawn
 from lightning_select.samplers.picks import places
 from lightning_select.samplers.tries import tries
+from lightning_select.states import check_range
 from lightning_select.types import Float, Int
 
 __all__ = ["Pools", "pool_shares", "pools"]
@@ -159,6 +160,8 @@ class Pools(OnlineSampler):
 
     def load_tensors(self, state: Mapping[str, Any]) -> None:
         """Take over what is known, and the pools."""
+        for one in state["pools"]:  # up to rounding: small kinds of numbers hold nothing as light
+            check_range(self.owner, "pools.weights", one["weights"][-1:], _KEEPER / 2, _KEEPER * 2)
         self.history.load_state_dict(state["history"])
         for pool, one in zip(self._pools, state["pools"], strict=True):
             pool.load_state_dict(one)

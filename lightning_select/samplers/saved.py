@@ -9,7 +9,7 @@ from typing import Any
 from lightning_select.errors import ConfigurationError
 from lightning_select.samplers.ledger import Ledger
 from lightning_select.samplers.progress import Progress
-from lightning_select.states import broken_state, check_range, check_state
+from lightning_select.states import broken_state, check_range, check_state, in_our_kinds
 
 __all__ = ["check_saved", "load_whole"]
 
@@ -65,17 +65,20 @@ def check_saved(
     check_state(owner, state["learnt"], learnt, loose=loose, optional=optional, path="state.learnt")
 
 
-def load_whole(load: Callable[[Any], None], state: Any, before: Any) -> None:
+def load_whole(owner: str, load: Callable[[Any], None], state: Any, before: Any) -> None:
     """Load a state, or where its owner refuses it what was there before: the first parts may be taken over by then.
 
     Raises:
         ConfigurationError: It is refused.
     """
+    state = in_our_kinds(owner, state, before, "state.learnt")
     try:
         load(state)
-    except ConfigurationError:
+    except Exception as error:  # of a sampler of the user's, or of torch
         load(before)
-        raise
+        if isinstance(error, ConfigurationError):
+            raise
+        raise broken_state(owner, "state.learnt", "be what it saves", f"{type(error).__name__}: {error}") from error
 
 
 def _check_stream(owner: str, state: Any, rows: int) -> None:
@@ -88,12 +91,15 @@ def _check_stream(owner: str, state: Any, rows: int) -> None:
         raise broken_state(owner, "state.stream.pending", "be a list, one entry per rank", f"{type(pending).__name__}")
     for one in pending:
         _check_pending(owner, one, rows)
+    if len({len(one["weights"]) > 0 for one in pending if len(one["ids"])}) > 1:
+        raise broken_state(owner, "state.stream.pending", "hold weights of all ranks or of none", "those of some")
 
 
 def _check_pending(owner: str, state: Any, rows: int) -> None:
     """Rows on their way, in chunks."""
     like, path = Ledger().state_dict(), "state.stream.pending"
     check_state(owner, state, like, loose=tuple(like), path=path)
+    state = in_our_kinds(owner, state, like, path)
     ids, weights, sizes, versions = (state[name] for name in ("ids", "weights", "sizes", "versions"))
     check_range(owner, f"{path}.ids", ids, 0, rows - 1)
     check_range(owner, f"{path}.weights", weights, 0)

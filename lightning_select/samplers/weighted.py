@@ -151,7 +151,7 @@ class Weighted(OnlineSampler):
         self._positive, self._number = state["numbers"]
         if not self.replacement and "left" in state:
             self._left.load_state_dict(state["left"])
-            self._drawn = state["drawn"].to(self.device)
+            self._drawn.copy_(state["drawn"])  # draws write into it
         else:
             self.begin()
 

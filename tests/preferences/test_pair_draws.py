@@ -108,6 +108,17 @@ def test_a_state_goes_on_in_the_same_order():
     torch.testing.assert_close(other.margins, whole.margins, equal_nan=True)
 
 
+def test_what_is_learnt_is_not_written_into_a_state_that_was_taken_over():
+    first = PairDraws(6, curriculum=EasyFirst())
+    first.observe(torch.tensor([0, 1]), {"loss": torch.tensor([0.5, 0.7])})
+    state = first.state_dict()
+    kept = state["learnt"]["table"].clone()
+    second = PairDraws(6, curriculum=EasyFirst())
+    second.load_state_dict(state)
+    second.observe(torch.tensor([0, 3]), {"loss": torch.tensor([0.1, 0.2])})
+    torch.testing.assert_close(state["learnt"]["table"], kept, rtol=0, atol=0, equal_nan=True)
+
+
 def test_it_learns_only_for_a_curriculum():
     assert PairDraws(3).needs == frozenset()
     assert PairDraws(3, curriculum=EasyFirst()).needs == {"loss"}

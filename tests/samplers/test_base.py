@@ -7,6 +7,7 @@ import io
 import math
 import pickle
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -306,3 +307,45 @@ def test_a_length_of_training_that_is_infinite_is_not_known() -> None:
 def test_progress_is_counted_in_whole_numbers(name: str, value: Any) -> None:
     with pytest.raises(ArgumentError, match=f"Progress.{name} must be a whole number, got "):
         Progress(**{name: value})
+
+
+class Careless(ByLastLoss):
+    """Takes half of a state over before it fails, with whatever error."""
+
+    error: type[Exception] = RuntimeError
+
+    def load_tensors(self, state: Mapping[str, Any]) -> None:
+        super().load_tensors(state)
+        if float(self.last[0]) == 5:
+            raise self.error("no five")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, TypeError, KeyError, ZeroDivisionError])
+def test_any_error_of_a_sampler_leaves_what_was_there(error: type[Exception]) -> None:
+    sampler = Careless(4)
+    sampler.error = error
+    sampler.last[1] = 3.0
+    state = ByLastLoss(4).state_dict() | {"sampler": "Careless"}
+    state["learnt"]["last"][0] = 5
+    told = rf"^Careless: state\.learnt of the checkpoint must be what it saves, got {error.__name__}: .*no five"
+    with pytest.raises(ConfigurationError, match=told) as caught:
+        sampler.load_state_dict(state)
+    assert isinstance(caught.value.__cause__, error)
+    assert sampler.last.tolist() == [1, 3, 1, 1]
+
+
+def test_weights_of_some_ranks_alone_are_refused() -> None:
+    """Dealt out to another number of ranks, they would be weights of other rows."""
+
+    def pending(rows: int, weights: int) -> dict[str, torch.Tensor]:
+        sizes = torch.tensor([rows] if rows else [], dtype=torch.int64)
+        one = torch.ones(weights, dtype=torch.float64)
+        return {"ids": torch.arange(rows), "weights": one, "sizes": sizes, "versions": torch.zeros_like(sizes)}
+
+    state = Plain(8).state_dict()
+    state["stream"]["pending"] = [pending(4, 4), pending(4, 0)]
+    with pytest.raises(ConfigurationError, match=r"^Plain: state\.stream\.pending .* weights of all ranks or of none"):
+        Plain(8).load_state_dict(state)
+    for fine in ([pending(4, 4), pending(0, 0)], [pending(4, 0), pending(0, 0)], [pending(2, 2), pending(4, 4)]):
+        state["stream"]["pending"] = fine
+        Plain(8).load_state_dict(state)

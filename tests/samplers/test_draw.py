@@ -376,6 +376,48 @@ def test_a_state_is_a_copy_and_so_is_a_copy() -> None:
     assert float(copied.total) == float(pickled.total) == ROWS
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("weights", torch.full((ROWS,), 0.001)),
+        ("weights", torch.full((ROWS,), 1e300, dtype=torch.float64)),
+        ("weights", torch.ones(ROWS) + torch.eye(ROWS)[7]),
+        ("block_sums", torch.tensor([16.0, 16.0, 3.001], dtype=torch.float64)),
+        ("block_sums", torch.tensor([35.0], dtype=torch.float64)),
+    ],
+    ids=["others", "too large", "one other", "a sum", "one sum"],
+)
+def test_weights_that_are_not_those_of_the_sums_are_refused(name: str, value: Tensor) -> None:
+    """Rows were drawn beyond the end of the dataset, where the blocks have room that no row fills."""
+    draws = of(torch.arange(ROWS, dtype=torch.float32))
+    before = draws.state_dict()
+    with pytest.raises(ConfigurationError, match=r"WeightedDraw: .* of the checkpoint must"):
+        draws.load_state_dict({**WeightedDraw(ROWS).state_dict(), name: value})
+    assert all(torch.equal(draws.state_dict()[one], before[one]) for one in before)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_kind_of_number_are_taken_over(kind: torch.dtype) -> None:
+    weights = (torch.arange(ROWS) % 4).float()
+    state = of(weights).state_dict()
+    draws = WeightedDraw(ROWS)
+    draws.load_state_dict({"weights": state["weights"].to(kind), "block_sums": state["block_sums"].to(kind)})
+    assert torch.equal(draws.weights, weights)
+    assert draws.total == weights.sum()
+    draws.set(torch.tensor([ROWS - 1]), torch.tensor([5.0]))
+    assert draws.total == weights.sum() - weights[-1] + 5
+
+
+def test_a_state_is_not_written_to() -> None:
+    state = WeightedDraw(ROWS).state_dict()
+    draws = WeightedDraw(ROWS)
+    draws.load_state_dict(state)
+    draws.set_all(torch.full((ROWS,), 2.0))
+    draws.set(torch.tensor([0]), torch.tensor([7.0]))
+    assert state["weights"].tolist() == [1.0] * ROWS
+    assert state["block_sums"].tolist() == [16.0, 16.0, 3.0]
+
+
 def test_a_state_of_another_dataset_is_refused() -> None:
     with pytest.raises(
         ConfigurationError, match=r"WeightedDraw.weights must have the length of the dataset \(35\), got 34\."
