@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import astuple
+from numbers import Integral
 from typing import Any, TypeVar
 
 import torch
@@ -73,7 +74,7 @@ class OnlineSampler(DistributedSampler[Any]):
         self.seed, self.id_key = whole(self.owner, "seed", seed), id_key
         self.drop_last, self.shuffle = False, True  # what others expect to find on a DistributedSampler
         self.updates, self.progress, self.fed, self._said = 0, Progress(), False, False
-        kind = "rows" if isinstance(dataset, int) else type(dataset).__qualname__
+        kind = "rows" if isinstance(dataset, Integral) else type(dataset).__qualname__
         self._identity = {"sampler": self.owner, "dataset": kind, "rows": self.rows}
         self._stream = Stream(self.draw, seed, whole(self.owner, "lag", lag, 0))
 

@@ -47,7 +47,8 @@ NAMED = 32
 """So many categories get curves of their own."""
 
 _MOST = 1e300
-"""Size of a value or of a mean loss. Beyond, neither a difference nor a value in terms of the temperature is finite."""
+"""Size of a value or of a mean loss. Beyond, neither a difference nor a value in terms of the temperature is finite:
+a row that gives as much says nothing."""
 
 
 def category_bandit(values: Float[Tensor, "categories"], temperature: float) -> Float[Tensor, "categories"]:
@@ -161,7 +162,7 @@ class CategoryBandit(OnlineSampler):
             means, self._means = (means - self._means).abs(), torch.where(means.isnan(), self._means, means)
         moved = (1 - self.alpha) * self.values + self.alpha * means
         still = self.values if self.absent == "keep" else (1 - self.alpha) * self.values
-        self.values = torch.where(means.isnan(), still, moved)
+        self.values = torch.where(means.isnan(), still, moved).clamp(-_MOST, _MOST)
 
     def tensors(self) -> dict[str, Any]:
         """The values, and how far the queues are."""
@@ -193,10 +194,10 @@ class CategoryBandit(OnlineSampler):
 
     def _mean_of_each(self, ids: Int[Tensor, "rows"], given: Float[Tensor, "rows"]) -> Float[Tensor, "categories"]:
         """Mean over the rows of each category; NaN for one that says nothing."""
-        says = (ids >= 0) & given.isfinite()
+        says = (ids >= 0) & (given.abs() <= _MOST)
         count = len(self.names)
         where = torch.where(says, self._labels.index_select(0, ids.clamp(0, self.rows - 1)), count)
         table = torch.stack([torch.where(says, given, 0.0), says.double()], dim=1)
         # Accumulated in the order of the rows, the same on every device and rank.
         sums = table.new_zeros(count + 1, 2).index_put_((where,), table, accumulate=True)[:count]
-        return sums[:, 0] / sums[:, 1]
+        return (sums[:, 0] / sums[:, 1]).clamp(-_MOST, _MOST)

@@ -70,14 +70,14 @@ def between(owner: str, name: str, value: Any, low: int | float, high: int | flo
 
 def length_of(owner: str, dataset: Any) -> int:
     """Rows of a dataset, or the number itself."""
-    if isinstance(dataset, bool) or not isinstance(dataset, (int, Sized)) or isinstance(dataset, IterableDataset):
+    if isinstance(dataset, bool) or not isinstance(dataset, (Integral, Sized)) or isinstance(dataset, IterableDataset):
         raise ArgumentError(
             f"{owner}.dataset must have a length and be read by position, got {type(dataset).__name__}. "
             "For a stream, select within the batch: BatchSelection or LossReweighting."
         )
     if isinstance(dataset, Tensor) and dataset.dim() == 0:
         raise ArgumentError(f"{owner}.dataset must have rows, got a tensor without any dimension.")
-    rows = dataset if isinstance(dataset, int) else len(dataset)
+    rows = int(dataset) if isinstance(dataset, Integral) else len(dataset)
     if rows < 1:
         raise ArgumentError(f"{owner}.dataset must have at least one row, got {rows}.")
     return rows

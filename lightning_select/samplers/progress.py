@@ -16,11 +16,11 @@ __all__ = ["Progress"]
 class Progress:
     """How far training is. A Trainer keeps it up to date; in a loop of your own, assign ``sampler.progress``.
 
-    A length may be a whole number that is a ``float``, or infinite where it is not known, such as
-    ``trainer.estimated_stepping_batches``.
+    A length may be a whole number that is a ``float``, such as ``trainer.estimated_stepping_batches``, and infinite or
+    -1, as Trainers write it, where it is not known.
 
     Raises:
-        ArgumentError: A value is no whole number.
+        ArgumentError: A value is no whole number, or below 0.
 
     Attributes:
         step: Optimiser steps so far.
@@ -36,12 +36,17 @@ class Progress:
         object.__setattr__(self, "step", _whole("step", self.step))
         for name in ("total_steps", "max_epochs"):
             value = getattr(self, name)
-            unknown = value is None or value == math.inf
+            unknown = value is None or value == math.inf or value == -1
             object.__setattr__(self, name, None if unknown else _whole(name, value))
 
 
 def _whole(name: str, value: Any) -> int:
-    whole = isinstance(value, Real) and float(value).is_integer()
-    if not whole or isinstance(value, bool):
-        raise ArgumentError(f"Progress.{name} must be a whole number, got {value!r}.")
+    try:
+        whole = isinstance(value, Real) and not isinstance(value, bool) and float(value).is_integer()
+    except OverflowError:  # a whole number that no float holds
+        whole = False
+    if not whole:
+        raise ArgumentError(f"Progress.{name} must be a whole number, got {str(value)[:40]}.")
+    if value < 0:
+        raise ArgumentError(f"Progress.{name} must not be below 0, got {value}.")
     return int(value)

@@ -88,7 +88,7 @@ class RepeatedRandom(OnlineSampler):
         super().__init__(dataset, num_samples=num_samples, seed=seed, id_key=id_key, lag=lag)
         self.fraction = between(self.owner, "fraction", fraction, 0.0, 1.0)
         self.replacement = switch(self.owner, "replacement", replacement)
-        self._size = max(1, round(fraction * self.rows)) if num_samples is None else self._epoch_rows
+        self._size = max(1, round(self.fraction * self.rows)) if num_samples is None else self._epoch_rows
         if self._size > self.rows:
             raise ArgumentError(f"{self.owner}.num_samples must be at most {self.rows}, all rows, got {num_samples}.")
         self._pass, self._used = 0, 0

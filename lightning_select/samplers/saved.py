@@ -60,7 +60,8 @@ def check_saved(
     check_range(owner, "state.updates", state["updates"], 0, _MOST_UPDATES)
     check_state(owner, state["progress"], list(astuple(Progress())), loose=("progress",), path="state.progress")
     check_state(owner, state["progress"][0], 0, path="state.progress.step")
-    check_range(owner, "state.progress.step", state["progress"][0], 0)
+    for number, low in zip(state["progress"], (0, -1, -1), strict=True):  # the lengths of training may be unknown
+        check_range(owner, "state.progress", low if number is None else number, low)
     _check_stream(owner, state["stream"], identity["rows"])
     check_state(owner, state["learnt"], learnt, loose=loose, optional=optional, path="state.learnt")
 

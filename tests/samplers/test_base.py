@@ -349,3 +349,33 @@ def test_weights_of_some_ranks_alone_are_refused() -> None:
     for fine in ([pending(4, 4), pending(0, 0)], [pending(4, 0), pending(0, 0)], [pending(2, 2), pending(4, 4)]):
         state["stream"]["pending"] = fine
         Plain(8).load_state_dict(state)
+
+
+def test_a_length_of_training_that_trainers_write_as_minus_one_is_not_known() -> None:
+    assert Progress(total_steps=-1, max_epochs=-1) == Progress(total_steps=-1.0) == Progress()
+
+
+@pytest.mark.parametrize("value", [-2, -1000.0, 10**400, -(10**400)])
+@pytest.mark.parametrize("name", ["step", "total_steps", "max_epochs"])
+def test_a_length_of_training_that_is_none_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(ArgumentError, match=rf"Progress\.{name} must "):
+        Progress(**{name: value})
+    with pytest.raises(ArgumentError, match=r"Progress\.step must not be below 0, got -1\."):
+        Progress(step=-1)
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_a_state_with_such_a_length_changes_nothing(place: int) -> None:
+    sampler, state = ByLastLoss(4), ByLastLoss(4).state_dict()
+    state["learnt"]["last"][0], state["updates"], state["progress"][place] = 5, 7, -2
+    with pytest.raises(ConfigurationError, match=r"ByLastLoss: state\.progress.* of the checkpoint must be in"):
+        sampler.load_state_dict(state)
+    assert (sampler.last.tolist(), sampler.updates, sampler.progress) == ([1.0] * 4, 0, Progress())
+
+
+def test_a_number_of_rows_may_be_one_of_numpy() -> None:
+    sampler = Plain(np.int64(7))
+    assert (sampler.rows, type(sampler.rows)) == (7, int)
+    Plain(7).load_state_dict(sampler.state_dict())
+    with pytest.raises(ArgumentError, match=r"Plain\.dataset must have at least one row, got 0\."):
+        Plain(np.int32(0))

@@ -236,3 +236,21 @@ def test_a_state_with_numbers_that_cannot_be_drawn_by_is_refused(name: str) -> N
         state["learnt"][name] = torch.tensor([number, 1.0], dtype=torch.float64)
         with pytest.raises(ConfigurationError, match=f"CategoryBandit: {name} of the checkpoint must be in"):
             CategoryBandit(4, ["a", "b", "a", "b"], signal="progress").load_state_dict(state)
+
+
+@pytest.mark.parametrize("signal", ["loss", "progress"])
+@pytest.mark.parametrize("size", [1e299, 1e300, 1.01e300, 1e308])
+def test_what_was_learnt_can_be_loaded_whatever_its_size(signal: Any, size: float) -> None:
+    def of() -> CategoryBandit:
+        return CategoryBandit(4, ["a", "b", "a", "b"], signal=signal, alpha=0.3)
+
+    sampler = of()
+    for sign in (1.0, -1.0, 1.0, 1.0):
+        sampler.observe(
+            torch.tensor([0, 1, 2]), {"loss": torch.tensor([size, -size, size], dtype=torch.float64) * sign}
+        )
+    assert sampler.probabilities.sum() == 1
+    assert bool(sampler.values.any()) == (size <= 1e300)  # larger ones are as good as infinite, and say nothing
+    again = of()
+    again.load_state_dict(sampler.state_dict())
+    assert torch.equal(again.values, sampler.values)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -137,3 +138,7 @@ def test_it_learns_nothing() -> None:
     sampler = RepeatedRandom(10)
     sampler.observe(at(1), {"loss": torch.ones(1)})
     assert sampler.needs == frozenset()
+
+
+def test_a_fraction_of_half_precision_is_one_of_many_rows() -> None:
+    assert len(RepeatedRandom(1_000_000, fraction=np.float16(0.5))) == 500_000
