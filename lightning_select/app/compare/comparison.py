@@ -55,7 +55,7 @@ def compare(config: DictConfig) -> None:
     if all(run.error for run in runs):
         raise ConfigurationError(
             f"task=compare must have a run that finishes, got {len(runs)} that failed, the first with "
-            f"{runs[0].error.rstrip('.')}. The whole story: {comparison.folder / 'errors.txt'}"
+            f"{runs[0].error} (the whole story: {comparison.folder / 'errors.txt'})"
         )
 
 

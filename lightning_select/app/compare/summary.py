@@ -87,8 +87,11 @@ def alike(runs: Sequence[Run], metric: str) -> tuple[list[Run], str]:
     names = {run.final_metric for run in runs if not run.error}
     if len(names) == 1:
         return list(runs), names.pop()
-    last = [run if run.error else replace(run, final=run.points[-1].value, final_metric=metric) for run in runs]
-    return last, metric
+    return [run if run.error else replace(run, final=_last(run), final_metric=metric) for run in runs], metric
+
+
+def _last(run: Run) -> float | None:
+    return run.points[-1].value if run.points else None
 
 
 def target_of(runs: Iterable[Run], fixed: float | None, *, higher: bool) -> float | None:

@@ -217,11 +217,23 @@ def test_a_method_whose_module_lacks_the_metric_costs_only_its_own_runs(launch_t
 
 def test_a_comparison_without_a_finished_run_is_an_error(launch_tiny, capsys) -> None:
     told = "task=compare must have a run that finishes, got 2 that failed, the first with .* evaluate at least once"
-    with pytest.raises(ConfigurationError, match=told):
+    with pytest.raises(ConfigurationError, match=told) as caught:
         launch_tiny("task=compare", "methods=[uniform,max_loss]", "seeds=1", "trainer.val_check_interval=7")
+    assert re.search(r"Set val_check_interval\. \(the whole story: .*errors\.txt\)$", str(caught.value))
     out = capsys.readouterr().out
     assert re.search("max_loss failed in 1 run: .*task=compare must evaluate at least once", out)
     assert "Verdict: there is none" in out
+
+
+class Advises(tiny.Module):
+    def training_step(self, *_: Any) -> Any:
+        raise ValueError("Say trainer.max_steps=...")
+
+
+def test_the_line_of_a_run_that_failed_is_told_as_it_is(launch_tiny) -> None:
+    module = "model._target_=tests.app.compare.test_comparison.Advises"
+    with pytest.raises(ConfigurationError, match=r"ValueError: Say trainer\.max_steps=\.\.\. \(the whole story: "):
+        launch_tiny("task=compare", "methods=[uniform]", "seeds=1", module)
 
 
 @pytest.mark.parametrize(

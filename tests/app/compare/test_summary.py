@@ -70,6 +70,15 @@ def test_the_default_target_of_a_negative_metric_is_short_of_it_too() -> None:
     assert target_of([run("uniform", 0, -2.0)], None, higher=True) == pytest.approx(-2.1)
 
 
+def test_a_run_without_a_curve_has_no_end_of_it() -> None:
+    runs = [run("uniform", 0, 0.5, final_metric="test"), Run("rho", 0, final=0.4, final_metric="val")]
+    assert alike(runs, "val") == (
+        [run("uniform", 0, 0.5, final_metric="val"), Run("rho", 0, final_metric="val")],
+        "val",
+    )
+    assert outcomes_of(alike(runs, "val")[0], 0.5, higher=True)["rho"] == {}
+
+
 def test_finals_of_one_kind_stay() -> None:
     runs = [run("uniform", 0, 0.5, final=0.7, final_metric="test"), Run("rho", 0, error="RuntimeError: no")]
     assert alike(runs, "val") == (runs, "test")
