@@ -29,9 +29,6 @@ class ModuleTree:
 
     Args:
         root: The module at the top.
-
-    Attributes:
-        below: It and all its descendants, as they were at the last `keep`.
     """
 
     def __init__(self, root: nn.Module) -> None:
@@ -72,6 +69,8 @@ class ModuleTree:
             put_back(vars(module), before)
         self._content.restore()
         if not self._has_same_tables():
+            for now, before in zip(self._still_now, self._still_before, strict=True):
+                put_back(now, before)  # a table may be another one, and look the same
             for table, before in self._tables:
                 put_back(table, before)
         self._content, self._moving_before, self._still_now = KeptAttributes(), [], []
@@ -86,8 +85,7 @@ class ModuleTree:
         """Walk the tree anew and sort its modules into those that are still and those that may move."""
         self._note_restless()
         modules = _modules_below(self._root, *hidden.values())
-        self.below = _modules_below(self._root)
-        self._hidden, self._known = dict(hidden), set(map(id, self.below))
+        self._hidden, self._known = dict(hidden), {id(module) for module in _modules_below(self._root)}
         self._still, self._moving = [], []
         for module in modules:
             (self._still if self._is_still(module) else self._moving).append(module)

@@ -22,9 +22,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from lightning_select.errors import ConfigurationError
 from lightning_select.signals.contract import NotRestoredError
 from lightning_select.signals.equality import same_values
+from lightning_select.signals.memory import is_out_of_memory
 from lightning_select.signals.traceless.module_tree import ModuleTree
 from lightning_select.torch_compat import TorchDispatchMode, schema_of, storage_id
 
@@ -72,11 +75,8 @@ class ModuleKeeper:
         self._swapped: list[tuple[Tensor, Tensor]] = []
 
     @contextmanager
-    def kept(self, batch: Iterable[Tensor] = ()) -> Iterator[Sequence[nn.Module]]:
-        """Everything that happens to the module and the batch inside is undone at the end, also after an error.
-
-        Gives the module and all below it, so that others need not walk the tree again.
-        """
+    def kept(self, batch: Iterable[Tensor] = ()) -> Iterator[None]:
+        """Everything that happens to the module and the batch inside is undone at the end, also after an error."""
         self._batch, self._held = list(batch), self._tree.keep()
         written: set[int] = set()
         first = self._first
@@ -87,10 +87,10 @@ class ModuleKeeper:
             if first:
                 with WriteWatch() as watch:
                     written = watch.written
-                    yield self._tree.below
+                    yield
                 first = False  # one that fails on its way has not shown all that a step writes to
             else:
-                yield self._tree.below
+                yield
         finally:
             self._tree.restore()
             self._restore_values(written)
@@ -110,6 +110,11 @@ class ModuleKeeper:
         if self._owned is None:
             self._owned = {}
             for tensor in chain(self._batch, self._tree.tensors(), self._held):
+                if is_lazy(tensor):
+                    raise ConfigurationError(
+                        f"{self._name} must have all its weights before its rows are scored, got a "
+                        f"{type(tensor).__name__}. Run it on a batch once, in setup or configure_model."
+                    )
                 if not tensor.is_inference() and not tensor.is_meta:  # nobody can write to these
                     self._owned.setdefault(_storage(tensor), []).append(tensor)
         return self._owned
@@ -124,6 +129,7 @@ class ModuleKeeper:
     def _restore_values(self, written: set[int]) -> None:
         for target, data in reversed(self._swapped):
             target.data = data
+        failure: Exception | None = None
         with torch.no_grad():
             for storage, copies in self._saved.items():
                 if self._first:
@@ -131,19 +137,24 @@ class ModuleKeeper:
                         continue
                     self._written_by_kernels.add(storage)  # some kernels do not declare what they write
                 for data, values in copies:
-                    self._put_back(data, values)
+                    failure = self._put_back(data, values) or failure
         self._saved, self._swapped = {}, []
+        if failure is not None:  # all others are as they were by now
+            raise failure
 
-    def _put_back(self, data: Tensor, values: Tensor) -> None:
+    def _put_back(self, data: Tensor, values: Tensor) -> Exception | None:
         try:
             if data.layout in _COMPRESSED:  # no copy goes where there is another number of entries
                 data.resize_as_sparse_(values)
             data.copy_(values)
         except RuntimeError as error:
-            raise NotRestoredError(
+            if is_out_of_memory(error):
+                return error
+            return NotRestoredError(
                 f"{self._name}.training_step must leave its tensors such that they can be put back, got a "
                 f"{data.layout} one of shape {tuple(values.shape)} that cannot: {error} Change a copy of it."
-            ) from error
+            )
+        return None
 
 
 def _storage(tensor: Tensor) -> int:

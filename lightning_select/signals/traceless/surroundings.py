@@ -60,13 +60,15 @@ class Surroundings:
         tensors = tuple(tensors_of(batch))
         if self._sharding is None:  # a module is sharded after it was set up
             self._sharding = sharding_parts(self._module)
+        modules = list(self._module.modules())
         with ExitStack() as stack:
             stack.enter_context(self._generators.kept(device_of(tensors)))
             stack.enter_context(muted(self._module, self._trainer))
             stack.enter_context(options_kept(self._trainer))
-            stack.enter_context(self.gradients.kept(tensors, grad=grad))
-            modules = stack.enter_context(self.keeper.kept(tensors))
+            # Before the gradients, which are to see what the step did to the flags of the weights.
             stack.enter_context(registrations_kept(modules))
+            stack.enter_context(self.gradients.kept(tensors, grad=grad))
+            stack.enter_context(self.keeper.kept(tensors))
             stack.enter_context(left_sharded(self._sharding))
             if not self._train_mode:
                 for attributes in map(vars, modules):

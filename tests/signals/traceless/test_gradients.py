@@ -264,3 +264,57 @@ def test_a_reduction_inside_of_a_kernel_is_none(kind: type[Base], callback: Any)
     if kind is Whole:
         with pytest.raises(TrainingStepContractError, match="fused kernel"):
             fit(torch.compile(kind(), backend="aot_eager"), callback())
+
+
+class Freezing(Base):
+    """Freezes a layer in each step, and now and then takes a gradient of it before."""
+
+    late = False
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        frozen = list(self.net[0].parameters())
+        if self.late:
+            with torch.enable_grad():
+                self(x).square().mean().backward()
+        for weight in frozen:
+            weight.requires_grad_(False)
+        return F.cross_entropy(self(x), y)
+
+
+def test_a_step_that_freezes_weights_goes_on_being_watched() -> None:
+    """Only one that leaves all weights alone may be trusted to do so."""
+    module = Freezing()
+    module.log = lambda *args, **kwargs: None
+    runner = StepRunner(module, None, module.training_step)
+    for _ in range(3):
+        runner.measure(features(), {"loss"})
+    Freezing.late = True
+    try:
+        runner.measure(features(), {"loss"})
+    finally:
+        Freezing.late = False
+    assert [weight.grad for weight in module.parameters()] == [None] * 4
+    assert all(weight.requires_grad for weight in module.parameters())
+
+
+class Swapping(Base):
+    """Gives a weight whole numbers, once it is frozen."""
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        weight = self.net[0].weight
+        loss = F.cross_entropy(self(x), y)
+        weight.requires_grad_(False)
+        weight.data = (weight.data * 100).to(torch.int8)
+        return loss
+
+
+def test_a_frozen_weight_of_whole_numbers_is_trained_again() -> None:
+    module = Swapping()
+    module.log = lambda *args, **kwargs: None
+    runner = StepRunner(module, None, module.training_step)
+    for _ in range(3):
+        runner.measure(features(), {"loss"})
+    assert module.net[0].weight.dtype == torch.float32
+    assert module.net[0].weight.requires_grad

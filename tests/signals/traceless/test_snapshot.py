@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_select.errors import TrainingStepContractError
+from lightning_select.errors import ConfigurationError, TrainingStepContractError
 from lightning_select.signals.scoring import StepRunner
 from lightning_select.signals.traceless.snapshot import ModuleKeeper
-from tests.modules import Classifier, features
+from tests.modules import CLASSES, Classifier, features
 
 
 class Meter:
@@ -587,3 +587,68 @@ def test_a_copy_that_does_not_fit_leaves_nothing_behind(monkeypatch: pytest.Monk
     with keeper.kept():
         module.net[0].weight.data.zero_()
     assert module.net[0].weight.any()
+
+
+def test_all_others_are_put_back_beside_one_that_cannot_be() -> None:
+    module = Host()
+    keeper, before = watched(module), module.net[0].weight.detach().clone()
+
+    def run() -> None:
+        with keeper.kept(), torch.no_grad():
+            keeper._saved[0] = [(torch.zeros(2), torch.ones(3))]
+            keeper.before_write(torch.Tensor.zero_, module.net[0].weight)
+            module.net[0].weight.zero_()
+
+    with pytest.raises(TrainingStepContractError, match="must leave its tensors such that they can be put back"):
+        run()
+    assert torch.equal(module.net[0].weight, before)
+    assert not keeper._saved
+
+
+@PASSES
+def test_a_block_that_a_step_drops_from_a_list_is_put_back(passes: int) -> None:
+    """To delete one, a ModuleList takes another table for the rest."""
+    module = nn.Sequential(nn.ModuleList([nn.ReLU(), nn.Tanh(), nn.Sigmoid()]))
+    blocks = list(module[0])
+    keeper = watched(module, passes)
+    with keeper.kept():
+        del module[0][-1]
+    assert list(module[0]) == blocks
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_every_part_is_scored_in_evaluation_mode(hidden: bool) -> None:
+    """Also one that `modules` alone finds, or that is below another table of children than before."""
+    modes: list[bool] = []
+
+    class Wrapped(Classifier):
+        held = (nn.Dropout(),)
+
+        def named_modules(self, *args: Any, **kwargs: Any) -> Any:
+            yield from super().named_modules(*args, **kwargs)
+            if hidden:
+                yield "drop", self.held[0]
+
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            modes.append((self.held[0] if hidden else self.drop).training)
+            return super().training_step(batch, batch_idx)
+
+    module = Wrapped()
+    module.extra = [object()]
+    module.drop = nn.Dropout()
+    module.log = lambda *args, **kwargs: None
+    runner = StepRunner(module, None, module.training_step)
+    for _ in range(3):
+        runner.measure(features(), {"loss"})
+        vars(module)["_modules"] = {"net": module.net, "drop": nn.Dropout()}
+    assert modes
+    assert not any(modes)
+    assert module.drop.training
+
+
+def test_weights_that_are_not_there_yet() -> None:
+    module = Classifier()
+    module.net = nn.LazyLinear(CLASSES)
+    module.log = lambda *args, **kwargs: None
+    with pytest.raises(ConfigurationError, match="Classifier must have all its weights before its rows are scored"):
+        StepRunner(module, None, module.training_step).measure(features(), {"loss"})
