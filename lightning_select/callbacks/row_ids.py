@@ -112,15 +112,31 @@ class RowIds:
         if self.id_key is not None:
             return self._named(batch, rows)
         if len(ids) == rows:
-            # NumPy reads a list in a fraction of the time that torch takes.
-            known = ids if isinstance(ids, Tensor) else torch.from_numpy(np.array(ids, dtype=np.int64))
-            return known.to(device, non_blocking=True)
+            return self._listed(ids, rows).to(device, non_blocking=True)
         if not self.needed and (self.arrival is None or self.arrival.weights is None):
             return None
         raise RowIdError(
             f"Row ids must be one per row, got {len(ids)} drawn for a batch of {rows} rows: the dataset or "
             "the collate function adds or drops rows. Put the ids into the batch and name them: id_key='index'."
         )
+
+    @staticmethod
+    def _listed(ids: Sequence[int] | Tensor, rows: int) -> Int[Tensor, "rows"]:
+        if set(map(type, ids)) == {int}:  # NumPy reads these in a fraction of the time that torch takes
+            return torch.from_numpy(np.array(ids, dtype=np.int64))
+        try:
+            known = ids if isinstance(ids, Tensor) else torch.tensor(ids, dtype=torch.int64)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise RowIdError(
+                f"Row ids must be whole numbers, got {ids[0]!r} from the loader's sampler: {error}. Put the ids into "
+                "the batch and name them: id_key='index'."
+            ) from error
+        if known.shape != (rows,):
+            raise RowIdError(
+                f"Row ids must be one whole number per row, got {ids[0]!r} from the loader's sampler. Put the ids into "
+                "the batch and name them: id_key='index'."
+            )
+        return known
 
     def _named(self, batch: Batch, rows: int) -> Int[Tensor, "rows"]:
         try:
