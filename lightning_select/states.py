@@ -72,7 +72,7 @@ def check_state(
         raise broken_state(owner, path, "be a number of sensible size", str(state)[:20])
 
 
-def in_our_kinds(owner: str, state: Any, like: Any, path: str = "state") -> Any:
+def in_our_kinds(owner: str, state: Any, like: Any, path: str = "state", *, exactly: bool = False) -> Any:
     """A state whose tensors are of the number kinds of ours, so that none is checked in one kind and used in another.
 
     Args:
@@ -80,17 +80,23 @@ def in_our_kinds(owner: str, state: Any, like: Any, path: str = "state") -> Any:
         state: What the checkpoint holds.
         like: A state of the same owner; what it lacks stays as it is.
         path: Where in the state this is, in errors.
+        exactly: Leave a tensor as it is that would lose something? Kinds may change while a sampler learns.
 
     Raises:
         ConfigurationError: A number is too large for its kind.
     """
     if isinstance(state, Mapping) and isinstance(like, Mapping):
-        return {name: in_our_kinds(owner, one, like.get(name), f"{path}.{name}") for name, one in state.items()}
+        pairs = ((name, one, like.get(name)) for name, one in state.items())
+        return {name: in_our_kinds(owner, one, mine, f"{path}.{name}", exactly=exactly) for name, one, mine in pairs}
     if isinstance(state, (list, tuple)) and isinstance(like, (list, tuple)):
-        return [in_our_kinds(owner, one, mine, path) for one, mine in zip(state, like, strict=True)]
+        entries = zip(state, like, strict=True)
+        found = [in_our_kinds(owner, one, mine, path, exactly=exactly) for one, mine in entries]
+        return found if isinstance(state, list) else tuple(found)
     if not isinstance(state, Tensor) or not isinstance(like, Tensor) or state.dtype == like.dtype:
         return state
     ours = state.to(like.dtype)
+    if exactly:
+        return ours if bool(((ours.to(state.dtype) == state) | state.isnan()).all()) else state
     lost = ours.isinf() & state.isfinite() if ours.is_floating_point() else ours != state
     if bool(lost.any()):
         raise broken_state(owner, path, f"hold numbers that fit into {like.dtype}", str(state[lost][0].item()))

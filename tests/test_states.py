@@ -112,3 +112,23 @@ def test_other_kinds_of_numbers_become_ours() -> None:
     assert found["a"][0].tolist() == [3.0, float("inf")]
     assert (found["b"].dtype, found["b"].tolist(), found["a"][1]) == (torch.int32, [255], 7)
     assert set(found) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("value", "like"),
+    [
+        (torch.tensor([0.1, float("nan")], dtype=torch.float64), torch.zeros(2)),
+        (torch.tensor([300]), torch.zeros(1, dtype=torch.uint8)),
+        (torch.tensor([0.5]), torch.zeros(1, dtype=torch.int64)),
+    ],
+)
+def test_what_would_lose_something_may_stay_as_it_is(value: torch.Tensor, like: torch.Tensor) -> None:
+    assert in_our_kinds("Me", value, like, exactly=True) is value
+
+
+def test_what_loses_nothing_is_brought_to_our_kinds() -> None:
+    state = {"a": (torch.tensor([0.5, float("nan")], dtype=torch.bfloat16), 3)}
+    found = in_our_kinds("Me", state, {"a": (torch.zeros(2), 1)}, exactly=True)
+    assert type(found["a"]) is tuple
+    assert found["a"][0].dtype == torch.float32
+    assert found["a"][0].tolist()[0] == 0.5

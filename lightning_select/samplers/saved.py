@@ -72,7 +72,7 @@ def load_whole(owner: str, load: Callable[[Any], None], state: Any, before: Any)
     Raises:
         ConfigurationError: It is refused.
     """
-    state = in_our_kinds(owner, state, before, "state.learnt")
+    state = in_our_kinds(owner, state, before, "state.learnt", exactly=True)
     try:
         load(state)
     except Exception as error:  # of a sampler of the user's, or of torch

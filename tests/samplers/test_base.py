@@ -6,6 +6,7 @@ import copy
 import io
 import math
 import pickle
+import random
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -379,3 +380,34 @@ def test_a_number_of_rows_may_be_one_of_numpy() -> None:
     Plain(7).load_state_dict(sampler.state_dict())
     with pytest.raises(ArgumentError, match=r"Plain\.dataset must have at least one row, got 0\."):
         Plain(np.int32(0))
+
+
+class Growing(Plain):
+    """Keeps numbers of another kind as soon as it has learnt, and a tuple."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(rows)
+        self.shares, self.counts = torch.zeros(rows), torch.zeros(rows, dtype=torch.uint8)
+        self.coins = random.Random(3)
+
+    def learn(self, ids, signals):
+        self.shares = self.shares.double() + 1 / 3
+        self.counts = self.counts.long() + 300
+        self.coins.random()
+
+    def tensors(self):
+        return {"shares": self.shares.clone(), "counts": self.counts.clone(), "coins": self.coins.getstate()}
+
+    def load_tensors(self, state):
+        self.shares, self.counts = state["shares"].clone(), state["counts"].clone()
+        self.coins.setstate(state["coins"])
+
+
+def test_a_sampler_of_ones_own_gets_its_state_back_as_it_was() -> None:
+    first, second = Growing(4), Growing(4)
+    first.observe(torch.arange(4), {})
+    second.load_state_dict(first.state_dict())
+    assert second.shares.dtype == torch.float64
+    assert torch.equal(first.shares, second.shares)
+    assert torch.equal(first.counts, second.counts)
+    assert first.coins.random() == second.coins.random()
