@@ -29,7 +29,7 @@ from lightning_select.signals.base import Signals
 from lightning_select.signals.contract import NothingReturnedError, manual_error, rows_of
 from lightning_select.signals.reference import Reference, UsesReference, open_reference
 from lightning_select.signals.scoring import StepRunner
-from lightning_select.types import Batch, Float
+from lightning_select.types import Batch
 
 __all__ = ["BatchSelection"]
 
@@ -213,7 +213,7 @@ class BatchSelection(SelectionCallback):
         if self._runner.room.rows != room:
             return self._measure(batch)  # the reference needs smaller pieces, and losses are compared piece by piece
         signals = replace(signals, reference_loss=losses)
-        self._judge(self._reference, batch, signals, losses)
+        self._judge(self._reference, batch, signals, losses, whole=room is None)
         return signals
 
     def _tell(self, signals: Signals, scores: Tensor) -> None:
@@ -231,15 +231,15 @@ class BatchSelection(SelectionCallback):
                 self.say_once(line)
             on_a_fresh_model(self.score, self._trainer, signals)
 
-    def _judge(self, reference: Reference, batch: Batch, signals: Signals, losses: Float[Tensor, "rows"]) -> None:
+    def _judge(self, reference: Reference, batch: Batch, signals: Signals, losses: Tensor, *, whole: bool) -> None:
         """A table must know every row, and before the first step any reference must know the data better than we do."""
         owner = name_of(self.score)
         if reference.needs_ids:
             self._verdicts.note(owner, known_losses, losses)
-        if reference.needs_ids and self._runner is not None and self._runner.room.rows is not None:
+        if reference.needs_ids and not whole:
             self.say_once(on_pieces(owner), distributed.rank())
         elif not self._checked and self._trainer.global_step == 0 and signals.loss is not None:
-            check_reference(owner, reference, batch, signals.loss, losses)
+            check_reference(owner, reference, batch, signals.loss, losses, whole=whole)
 
     def _count(self, step: int, rows: int) -> int:
         keep = self.keep.at(step, self.total_steps) if isinstance(self.keep, Anneal) else self.keep

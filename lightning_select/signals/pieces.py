@@ -25,6 +25,9 @@ from lightning_select.types import Batch
 
 __all__ = ["Pieces", "Room", "joined"]
 
+_OF_SHAPES = (RuntimeError, ValueError, IndexError)
+"""What torch raises for a number of rows that it does not expect; an error of a class of one's own means another."""
+
 
 @dataclass
 class Room:
@@ -79,7 +82,8 @@ class Pieces:
                 raise
             except Exception as error:
                 if not is_out_of_memory(error):
-                    if size < rows and (size not in self._worked or isinstance(error, TrainingStepContractError)):
+                    by_size = size not in self._worked and type(error) in _OF_SHAPES
+                    if size < rows and (by_size or isinstance(error, TrainingStepContractError)):
                         why = f"and cannot be scored {size} at a time"
                         raise self._too_large(rows, why, f"{type(error).__name__}: {error}") from error
                     raise

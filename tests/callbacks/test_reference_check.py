@@ -19,6 +19,7 @@ class Known:
 
     def __init__(self, evidence: Signals | None) -> None:
         self._evidence = evidence
+        self.needs_ids = evidence is None  # a table
 
     def evidence(self, batch: Any) -> Signals | None:
         return self._evidence
@@ -74,7 +75,7 @@ def test_chance_of_labels_on_their_own() -> None:
 )
 def test_a_module_without_classes_needs_a_margin(theirs: float, evidence: Signals | None, good: bool) -> None:
     def check() -> None:
-        check_reference("Score", Known(evidence), None, torch.full((8,), 1.0), torch.full((8,), theirs))
+        check_reference("Score", Known(evidence), None, torch.full((8,), 1.0), torch.full((8,), theirs), whole=True)
 
     if good:
         check()
@@ -89,10 +90,24 @@ def test_a_majority_that_an_untrained_model_happens_to_prefer_is_not_enough() ->
     losses = F.cross_entropy(logits, targets, reduction="none")
     signals = Signals(logits=logits, targets=targets)
     with pytest.raises(ReferenceModelError, match="better than their frequencies do, got a cross entropy of 0.52"):
-        check_reference("Score", Known(signals), None, losses + 1, losses)
+        check_reference("Score", Known(signals), None, losses + 1, losses, whole=True)
 
 
 def test_logits_that_are_not_finite_are_no_evidence() -> None:
     signals = Signals(logits=torch.full((8, 2), math.nan), targets=torch.arange(8) % 2)
     with pytest.raises(ReferenceModelError, match="got a cross entropy of nan"):
-        check_reference("Score", Known(signals), None, torch.ones(8), torch.zeros(8))
+        check_reference("Score", Known(signals), None, torch.ones(8), torch.zeros(8), whole=True)
+
+
+@pytest.mark.parametrize(("theirs", "good"), [(0.99, False), (0.94, True)])
+def test_a_module_in_pieces_needs_a_margin_and_is_not_asked_for_its_predictions(theirs: float, good: bool) -> None:
+    signals = Signals(logits=torch.full((8, 2), math.nan), targets=torch.arange(8) % 2)
+
+    def check() -> None:
+        check_reference("Score", Known(signals), None, torch.ones(8), torch.full((8,), theirs), whole=False)
+
+    if good:
+        check()
+    else:
+        with pytest.raises(ReferenceModelError, match="Score.reference must know the data better"):
+            check()

@@ -288,12 +288,25 @@ def test_a_table_beside_pieces_is_not_judged_and_that_is_said(caplog: pytest.Log
     assert "ReducibleLoss compares losses from a table with those of a model that is scored in pieces" in caplog.text
 
 
-@pytest.mark.parametrize("room", [64, 4])
-def test_a_reference_that_knows_nothing_is_refused_in_pieces_too(room: int) -> None:
+@pytest.mark.parametrize(("room", "rule"), [(64, "predict the classes better"), (4, "know the data better")])
+def test_a_reference_that_knows_nothing_is_refused_in_pieces_too(room: int, rule: str) -> None:
     torch.manual_seed(5)
     untrained = Classifier().eval()
-    with pytest.raises(ReferenceModelError, match="ReducibleLoss.reference must predict the classes better"):
+    with pytest.raises(ReferenceModelError, match=f"ReducibleLoss.reference must {rule}"):
         fit(tight(Classifier, room), BatchSelection(ReducibleLoss(reference=untrained), TopK(), keep=0.5))
+
+
+def test_the_predictions_of_pieces_are_not_put_together_to_judge_a_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are what did not fit into memory."""
+    asked: list[Any] = []
+    monkeypatch.setattr("lightning_select.signals.reference._Module.evidence", lambda self, batch: asked.append(batch))
+    torch.manual_seed(5)
+    reference = Classifier().eval()
+    with torch.no_grad():
+        reference.net[2].bias.zero_()
+    with pytest.raises(ReferenceModelError, match="know the data better"):
+        fit(tight(Classifier, 4), BatchSelection(ReducibleLoss(reference=reference), TopK(), keep=0.5))
+    assert not asked
 
 
 def test_a_table_beside_pieces_is_told_by_the_rank_that_scores_them(
@@ -337,7 +350,7 @@ def test_a_model_and_its_reference_are_cut_alike(tight_one: str) -> None:
 
     module.configure_optimizers = optimizer.__get__(module)
     chosen = BatchSelection(Same(reference=reference), TopK(), keep=0.5)
-    chosen._judge = lambda *_: None  # an untrained reference is what makes both losses known here
+    chosen._judge = lambda *_, **__: None  # an untrained reference is what makes both losses known here
     fit(module, chosen)
     for ours, theirs in seen:
         torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=0.0)
@@ -508,6 +521,20 @@ def test_a_step_that_fails_on_so_few_rows_is_a_matter_of_memory() -> None:
     with pytest.raises(ScoringMemoryError, match="cannot be scored 2 at a time.*ValueError: too few rows") as caught:
         runner_of(tight(Few, 2)).measure(batch, {"loss"})
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_an_error_of_a_class_of_its_own_is_the_steps_own() -> None:
+    class PrunedError(Exception):
+        """Ends a trial."""
+
+    class Pruning(Classifier):
+        def training_step(self, batch, batch_idx):
+            if len(batch[0]) < 12:
+                raise PrunedError("trial 7")
+            return super().training_step(batch, batch_idx)
+
+    with pytest.raises(PrunedError, match="trial 7"):
+        runner_of(tight(Pruning, 4)).measure(Scenario(Classifier).batch(rows=12), {"loss"})
 
 
 def test_an_error_of_a_step_that_could_do_with_so_few_rows_is_its_own() -> None:

@@ -121,7 +121,8 @@ def _length_of(config: DictConfig) -> tuple[int, int]:
                 f"training, got {value}{', which trains nothing' if value == 0 else ''}. Say how long to train: "
                 "trainer.max_epochs=... or trainer.max_steps=..."
             )
-    if epochs == steps == -1 and not (trainer.get("max_time") or stops_early(config)):
+    ends = trainer.get("max_time") or trainer.get("fast_dev_run") or stops_early(config)
+    if epochs == steps == -1 and not ends:
         raise ConfigurationError(
             "trainer.max_epochs or trainer.max_steps must end the training where methods are compared, got -1 for "
             "both. Say how long to train: trainer.max_epochs=... or trainer.max_steps=..."
