@@ -61,16 +61,16 @@ class ModuleTree:
         """Put everything back as it was at the last `keep`."""
         for now, before in zip(self._still_now, self._still_before, strict=True):
             now["training"] = before["training"]
-        if not _equal(self._still_now, self._still_before):
+        same_tables, still = self._has_same_tables(), _equal(self._still_now, self._still_before)
+        if not still:
             self._note_restless()
+        if not (still and same_tables):  # a table may be another one, and look the same
             for now, before in zip(self._still_now, self._still_before, strict=True):
                 put_back(now, before)
         for module, before in zip(self._moving, self._moving_before, strict=True):
             put_back(vars(module), before)
         self._content.restore()
-        if not self._has_same_tables():
-            for now, before in zip(self._still_now, self._still_before, strict=True):
-                put_back(now, before)  # a table may be another one, and look the same
+        if not same_tables:
             for table, before in self._tables:
                 put_back(table, before)
         self._content, self._moving_before, self._still_now = KeptAttributes(), [], []

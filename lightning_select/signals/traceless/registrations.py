@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from operator import itemgetter
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_select.signals.traceless.content import put_back
 from lightning_select.torch_compat import MODULE_HOOKS, MODULE_PARAMETERS, hooks_of
 
 __all__ = ["registrations_kept"]
@@ -41,7 +42,9 @@ def registrations_kept(modules: Sequence[nn.Module]) -> Iterator[None]:
     finally:
         now = _hook_tables(states, weights)
         if before or any(now):  # most tables are empty and stay so
-            _put_back(now, before)
+            for table in now:
+                if table is not None:
+                    put_back(table, before.get(id(table), {}))
         for weight, flag in zip(weights, trained, strict=True):
             if weight.requires_grad != flag:
                 weight.requires_grad_(flag)
@@ -56,10 +59,3 @@ def _hook_tables(states: Sequence[Table], weights: Sequence[Tensor]) -> list[Tab
     except KeyError:  # a wrapper need not have all that a module has
         of_modules = [state.get(name) for state in states for name in MODULE_HOOKS]
     return [*of_modules, *chain.from_iterable(map(hooks_of, weights))]
-
-
-def _put_back(tables: Sequence[Table | None], before: Mapping[int, Table]) -> None:
-    for table in tables:
-        if table is not None and table != (entries := before.get(id(table), {})):
-            table.clear()
-            table.update(entries)
