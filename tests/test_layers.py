@@ -22,7 +22,7 @@ LAYERS = [
     {"signals", "protocols", "visits", "history", "keyed_history"},
     {"scores", "selectors", "weightings", "samplers", "device_loader", "reports"},
     {"callbacks", "rollouts", "preferences"},
-    {"__init__", "app", "hydra_plugin", "testing"},
+    {"__init__", "__main__", "app", "hydra_plugin", "testing"},
 ]
 ALLOWED = {  # what each layer may import from outside, beside the standard library, torch and numpy
     "signals": {"torchmetrics"},

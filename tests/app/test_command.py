@@ -59,8 +59,8 @@ def test_a_module_of_the_working_directory_is_found(tmp_path) -> None:
     """In a fresh process, as a user's shell would start it."""
     (tmp_path / "my.py").write_text("from tests.app.tiny import Data as DataModule, Module\n", encoding="utf-8")
     overrides = ["model._target_=my.Module", "data._target_=my.DataModule", *TINY[2:], "+model.lr=0.01"]
-    code = f"from lightning_select.app import main; main({overrides!r})"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "lightning_select", *overrides]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "fit: 6 steps" in done.stdout
     assert list((tmp_path / "outputs" / "fit").iterdir())
