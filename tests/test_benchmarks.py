@@ -77,7 +77,7 @@ def common(load: Any) -> ModuleType:
         ("divbs", 3, set(range(12))),
         pytest.param("uds_scoring", 2, {"scoring", "difference", "steps"}, marks=LONG),
         pytest.param("uds_sft", 2, {"made up, 8 of 32", "made up, 4 of 32"}, marks=LONG),
-        ("peer_review", 3, {"sweeps", "settings", "rows", "peer review ahead of"}),
+        pytest.param("peer_review", 3, {"sweeps", "settings", "rows", "peer review ahead of"}, marks=LONG),
         pytest.param("grpo", 3, {"tuning", "methods", "curves"}, marks=LONG),
         pytest.param("filter_cost", 2, {0, 1, 2, 3}, marks=LONG),
         pytest.param(
@@ -86,8 +86,8 @@ def common(load: Any) -> ModuleType:
             {f"a made-up grammar, {kind}" for kind in ("redundant", "corrupted", "clean")},
             marks=LONG,
         ),
-        ("time_to_accuracy", 5, {"digits, redundant and noisy", "digits"}),
-        ("mislabelled", 3 if CLEANLAB else 2, {"found"}),
+        pytest.param("time_to_accuracy", 5, {"digits, redundant and noisy", "digits"}, marks=LONG),
+        pytest.param("mislabelled", 3 if CLEANLAB else 2, {"found"}, marks=LONG),
         pytest.param("soak", 10, {"rows", "ratios", "history", "course"}, marks=LONG),
     ],
 )

@@ -80,6 +80,7 @@ LAUNCHED = (
         {"devices": 2, "strategy": "ddp_fork"},
         run=children.fit,
         launch="script",
+        slow=True,
     ),
     Feature(
         "DDP, 2 processes by spawn",

@@ -59,6 +59,7 @@ def written(folder: Path) -> list[list[dict[str, str]]]:
     return [[{k: v for k, v in row.items() if k not in timed} for row in read_csv(folder / name)] for name in files]
 
 
+@pytest.mark.slow
 def test_a_killed_comparison_goes_on(tmp_path: Path, launch_tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the second run of five."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
