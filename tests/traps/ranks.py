@@ -54,7 +54,8 @@ RANKS = (
         "17",
         "Ranks must run wrapped passes and collectives equally often, or they wait for each other.",
         "All ranks score, by the bare module. What is found out about a step takes as many runs on each; only where "
-        "one rank's first rows are all alike and the step talks to other ranks, runs would differ.",
+        "a step talks to other ranks, and one rank's first rows are all alike or its loss gets new terms, would they "
+        "differ.",
         ("tests/traps/test_ranks.py::test_a_step_that_asks_the_other_rank_is_scored_on_both_as_often",),
         seen=BOTH,
     ),
