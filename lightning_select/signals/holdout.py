@@ -51,12 +51,20 @@ class Holdout:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if isinstance(self.epochs, bool) or not isinstance(self.epochs, int) or self.epochs < 1:
+        if not _is_whole(self.epochs) or self.epochs < 1:
             raise ArgumentError(f"Holdout.epochs must be a whole number of at least 1, got {self.epochs!r}.")
-        if not 0 < self.share <= 1:
+        if not (_is_whole(self.share) or isinstance(self.share, float)) or not 0 < self.share <= 1:
             raise ArgumentError(f"Holdout.share must be in (0, 1], got {self.share!r}.")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ArgumentError(f"Holdout.batch_size must be at least 1, got {self.batch_size!r}.")
+        if self.batch_size is not None and (not _is_whole(self.batch_size) or self.batch_size < 1):
+            raise ArgumentError(
+                f"Holdout.batch_size must be a whole number of at least 1, or None, got {self.batch_size!r}."
+            )
+        if not _is_whole(self.seed):
+            raise ArgumentError(f"Holdout.seed must be a whole number, got {self.seed!r}.")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def holdout_losses(holdout: Holdout, trainer: Any, module: Any) -> Float[Tensor, "dataset"]:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import math
+import re
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_select.errors import MissingSignalError
+from lightning_select.errors import ArgumentError, MissingSignalError
 from lightning_select.protocols import Score
 from lightning_select.scores.reducible_loss import ReducibleLoss, reducible_loss
 from lightning_select.signals.base import Signals
@@ -65,6 +68,21 @@ def test_asks_for_a_reference_and_trains_one_by_default():
     assert isinstance(ReducibleLoss(), UsesReference)
     assert ReducibleLoss().reference == Holdout()
     assert ReducibleLoss().needs == {"loss", "reference_loss"}
+
+
+@pytest.mark.parametrize(
+    ("argument", "values", "rule"),
+    [
+        ("epochs", (0, True, 1.5, "a", None), "must be a whole number of at least 1"),
+        ("share", (0, -0.1, 1.5, True, "a", None, [0.5], math.nan), r"must be in \(0, 1\]"),
+        ("batch_size", (0, True, 2.5, "small"), "must be a whole number of at least 1, or None"),
+        ("seed", (True, 1.5, "x", None), "must be a whole number"),
+    ],
+)
+def test_a_holdout_takes_numbers_of_the_right_kind_only(argument, values, rule):
+    for value in values:
+        with pytest.raises(ArgumentError, match=rf"^Holdout\.{argument} {rule}, got {re.escape(repr(value))}\.$"):
+            Holdout(**{argument: value})
 
 
 def test_reads_nothing_back_to_the_host():
