@@ -65,6 +65,12 @@ def examine(module: nn.Module, run: RunStep, batch: Batch, rows: int) -> StepSha
             "loss terms in an order that is not that of the rows: the step reorders its rows (it shuffles, sorts or "
             "filters them)",
         )
+    if not look.shape.readable and any(finding is not None and finding.sign == "pairs" for finding in look.findings):
+        raise contract_error(
+            module,
+            f"a loss term for every pair of the {rows} rows, which is of both of them: take the sum or the mean over "
+            "the pairs of each row first, as in losses.sum(dim=1).mean()",
+        )
     refuse_unreadable(look.shape, full)
     doubtful = [finding for finding in look.findings if finding is not None and finding.ambiguous]
     unsure = doubtful and (any(f.sign == "alike" for f in doubtful) or _reordered(batch, order.flip(0)) is None)

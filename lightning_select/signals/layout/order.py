@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 import torch
@@ -35,6 +36,7 @@ class Finding:
             * ``moved``: they went with their rows (``nearly``: all but a little);
             * ``alike``: they are all the same, so there is nothing to tell them apart by;
             * ``still``: they stayed, although there are as many of them as rows (``sorted`` by something, or noise);
+            * ``pairs``: there is one for every two rows, which went with both of them;
             * ``shuffled``: they are the very same terms, but neither where they were nor where the rows went;
             * ``changed``: they are other terms (noise of each place, or rows that act on each other);
             * ``unknown``: there was nothing to compare.
@@ -42,7 +44,7 @@ class Finding:
     """
 
     layout: Layout | None
-    sign: Literal["moved", "nearly", "alike", "still", "shuffled", "changed", "unknown"] = "unknown"
+    sign: Literal["moved", "nearly", "alike", "still", "pairs", "shuffled", "changed", "unknown"] = "unknown"
     ambiguous: bool = False
 
 
@@ -90,6 +92,8 @@ def _compare(
         return Finding(layout, "moved")
     if stayed <= _EXACTLY * best:
         return Finding(None, "still" if sure else "changed")
+    if _of_pairs(values, moved, order) <= _EXACTLY * min(best, stayed):
+        return Finding(None, "pairs")
     # Two samples of the same noise are the more alike, sorted, the more terms there are.
     same = _EXACTLY / math.sqrt(values.numel()) * min(best, stayed)
     shuffled = _distance(_sorted(values), _sorted(moved)) <= same
@@ -105,6 +109,13 @@ def _reorder(values: Tensor, layout: Layout, order: Int[Tensor, "rows"]) -> Tens
     shape = (-1, rows) if layout.inner else (rows, -1)
     split = values.reshape(*shape, *values.shape[1:]).index_select(1 if layout.inner else 0, order)
     return split.reshape(values.shape).movedim(0, layout.axis)
+
+
+def _of_pairs(values: Tensor, moved: Tensor, order: Int[Tensor, "rows"]) -> float:
+    """How far the terms are from where both rows of a pair went; infinitely far where none are of pairs."""
+    axes = [axis for axis, size in enumerate(values.shape) if size == order.shape[0]]
+    swapped = (values.index_select(one, order).index_select(two, order) for one, two in combinations(axes, 2))
+    return min((_distance(both, moved) for both in swapped), default=math.inf)
 
 
 def _sorted(values: Tensor) -> Tensor:

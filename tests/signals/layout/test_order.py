@@ -131,6 +131,16 @@ def test_both_callbacks_refuse(callback: Any) -> None:
         fit(step(shuffled), callback())
 
 
+def test_losses_of_pairs_are_to_be_summed_by_row_first() -> None:
+    """Rows trade places in both axes; that is no shuffling, and which of the two rows counts is not ours to say."""
+    module = step(lambda self, batch, batch_idx: of_pairs(self, batch).sum() / len(batch[0]))()
+    with pytest.raises(TrainingStepContractError, match=r"got a loss term for every pair of the 8 rows.*sum\(dim=1\)"):
+        StepRunner(module, None, module.training_step).measure(features(), {"loss"})
+    module = step(lambda self, batch, batch_idx: of_pairs(self, batch).sum(dim=1).mean())()
+    losses = StepRunner(module, None, module.training_step).measure(features(), {"loss"}).loss
+    torch.testing.assert_close(losses, of_pairs(module, features()).sum(dim=1).detach())
+
+
 def test_shuffled_texts() -> None:
     class Step(Tokens):
         def training_step(self, batch, batch_idx):
@@ -223,7 +233,21 @@ def beside_sorted(self, batch, batch_idx):
     )
 
 
-HONEST = [mixup, mixup_of_losses, noisy, denoising, neighbours, put_back, hinge, alike, contrastive, beside_sorted]
+def of_pairs(self, batch):
+    """The losses of SigLIP: one for every pair of rows, whether they belong together or not."""
+    x, _ = batch
+    z = F.normalize(self(x), dim=-1) @ F.normalize(self(x * 1.1 + 0.2), dim=-1).T
+    return -F.logsigmoid((2 * torch.eye(len(x)) - 1) * (3 * z - 1))
+
+
+def beside_pairs(self, batch, batch_idx):
+    return F.cross_entropy(self(batch[0]), batch[1]) + 0.1 * of_pairs(self, batch).sum() / len(batch[0])
+
+
+HONEST = [
+    *(mixup, mixup_of_losses, noisy, denoising, neighbours, put_back, hinge, alike),
+    *(contrastive, beside_sorted, beside_pairs),
+]
 
 
 @pytest.mark.parametrize("make", HONEST)
@@ -286,6 +310,12 @@ def test_signs(change: Callable[[Tensor, Tensor], Tensor], sign: str) -> None:
     assert found.layout == (None if sign == "still" or "0.01" in sign else found.layout)
     if sign in ("moved", "nearly", "unknown"):
         assert found.layout == Layout(0)
+
+
+def test_terms_of_pairs_go_with_both_rows() -> None:
+    values, order = torch.randn(ROWS, 3, ROWS), torch.arange(ROWS).flip(0)
+    found = find_rows(values, (values[:2, :, :2], 2), (values[order][..., order], order), ROWS)
+    assert (found.layout, found.sign) == (None, "pairs")
 
 
 def test_terms_that_are_alike_show_nothing() -> None:
