@@ -56,8 +56,8 @@ class BatchSelection(SelectionCallback):
             instead of evaluation mode. For modules that cannot compute a loss in evaluation mode.
         id_key: Entry of the batch that holds row ids (a key, or a position in a list); ``None`` takes them from the
             loader's sampler, where a score needs them.
-        head: Name of the submodule that is the output head, for scores and selectors that use it; ``None`` looks for
-            the linear layer that makes the logits.
+        head: Name of the submodule whose logits are scored, for scores and selectors that use logits, what enters the
+            last layer, or the output head; ``None`` looks for the linear layer that makes the logits.
         seed: Seed of selectors that draw. Draws are a function of (seed, step, rank).
 
     Raises:

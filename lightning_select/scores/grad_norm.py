@@ -1,9 +1,9 @@
 """Gradient norm: how hard a row would pull at the last layer, without a backward pass.
 
 For a linear last layer with weights W and bias b, a row with prediction error e = p - y and features phi has the
-gradient e phi^T in W and e in b, so the norm of both together is ``||e|| sqrt(||phi||^2 + 1)``. A row with tokens adds
-up the gradients of its tokens before the norm is taken, so tokens that pull in opposite directions cancel, as they do
-in training.
+gradient e phi^T in W and e in b, so the norm of both together is ``||e|| sqrt(||phi||^2 + 1)``, and ``||e|| ||phi||``
+where the layer has no bias. A row with tokens adds up the gradients of its tokens before the norm is taken, so tokens
+that pull in opposite directions cancel, as they do in training.
 
 References:
     Katharopoulos and Fleuret, "Not All Samples Are Created Equal: Deep Learning with Importance Sampling", ICML 2018,
@@ -13,7 +13,8 @@ Deviations:
     The features are an addition; they make the norm that of the last layer, exactly, instead of a bound. For rows
     without tokens and without features this is `EL2N`. For rows with tokens but without features it is the exact norm
     of the gradient in b alone, which is no bound any more: prefer ``features=True`` there. Constant factors of the
-    loss (one over the rows, or over all tokens of the batch) are left out; a longer row pulls harder and scores higher.
+    loss (one over the rows, or over all tokens of the batch) and of the logits (a temperature) are left out; a longer
+    row pulls harder and scores higher.
 """
 
 from __future__ import annotations
@@ -39,11 +40,13 @@ def grad_norm(
     hidden: Float[Tensor, "rows *tokens features"] | None = None,
     *,
     link: Literal["softmax", "sigmoid"] = "softmax",
+    biased: bool = True,
 ) -> Float[Tensor, "rows"]:
     """``|| sum_t e_t (phi_t, 1)^T ||`` over the valid tokens t, or ``|| sum_t e_t ||`` without hidden state.
 
-    The square is ``sum_st (e_s . e_t)(phi_s . phi_t + 1)``, so two matrices of tokens by tokens are enough; the
-    gradient itself, as large as the layer for every row, is never formed. A row without valid tokens has norm 0.
+    The one belongs to the bias and is left out where the layer is not ``biased``. The square is
+    ``sum_st (e_s . e_t)(phi_s . phi_t + 1)``, so two matrices of tokens by tokens are enough; the gradient itself, as
+    large as the layer for every row, is never formed. A row without valid tokens has norm 0.
     """
     rows = logits.shape[0]
     errors = prediction_errors(logits, targets, valid, link=link).reshape(rows, -1, logits.shape[-1])
@@ -54,7 +57,7 @@ def grad_norm(
         features = torch.where(valid.unsqueeze(-1), features, 0.0)
     features = features.reshape(rows, -1, features.shape[-1])
     with torch.autocast(errors.device.type, enabled=False):
-        products = (errors @ errors.mT) * (features @ features.mT + 1.0)
+        products = (errors @ errors.mT) * (features @ features.mT + float(biased))
     return products.sum(dim=(1, 2)).clamp(min=0.0).sqrt()
 
 
@@ -91,4 +94,4 @@ class GradNorm:
         """One score per row."""
         logits, targets = signals.need("logits", "GradNorm"), signals.need("targets", "GradNorm")
         hidden = signals.need("hidden", "GradNorm") if self.features else None
-        return grad_norm(logits, targets, signals.valid, hidden, link=signals.link)
+        return grad_norm(logits, targets, signals.valid, hidden, link=signals.link, biased=signals.biased)

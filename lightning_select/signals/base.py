@@ -32,6 +32,7 @@ class Signals:
         link: ``softmax`` over the last axis, or ``sigmoid`` of every number on its own.
         head: The logits as the output head and what enters it, for those that can do without the logits themselves.
         hidden: Input of the last linear layer, token by token where logits have tokens.
+        biased: Does that layer have a bias?
         reference_loss: Loss of each row under a reference model.
         reward: Reward of each attempt at a row, or of its only attempt.
         correct: Share of right answers of each row, in [0, 1].
@@ -50,6 +51,7 @@ class Signals:
     reward: Num[Tensor, "rows *attempts"] | None = None
     correct: Num[Tensor, "rows"] | None = None
     ids: Int[Tensor, "rows"] | None = None
+    biased: bool = True
 
     def need(self, name: str, owner: str, hint: str = "") -> Tensor:
         """The signal ``name``, or an error that says who asked for it and how to provide it.
@@ -105,14 +107,22 @@ class Signals:
         return torch.softmax(logits, dim=-1) if self.link == "softmax" else torch.sigmoid(logits)
 
 
-SIGNAL_NAMES = tuple(field.name for field in dataclasses.fields(Signals) if field.name != "link")
+SIGNAL_NAMES = tuple(field.name for field in dataclasses.fields(Signals) if field.name not in ("link", "biased"))
 """Every signal that a score can ask for."""
 
+_NO_LOGITS = (
+    "The loss of the training step shows no logits: it is no classification loss that torch reduces, or there are "
+    "several that see different logits. Then name one head: BatchSelection(head=...)."
+)
 _HINTS = {
-    "logits": "The loss of the training step shows no logits: it is no classification loss that torch reduces.",
-    "head": "The loss of the training step shows no logits: it is no classification loss that torch reduces.",
-    "targets": "The loss of the training step shows no targets.",
-    "hidden": "No linear layer feeds the logits of the training step.",
+    "logits": _NO_LOGITS,
+    "head": _NO_LOGITS,
+    "targets": f"The loss of the training step shows no targets. {_NO_LOGITS}",
+    "hidden": (
+        "It is the input of the linear layer (torch.nn.Linear, F.linear) that makes the logits, and is known where "
+        "nothing comes between that layer and the loss but views, a choice of tokens, casts and one factor for all "
+        "logits. Where a step has several heads, name one: BatchSelection(head=...)."
+    ),
     "reference_loss": "Give the score a reference (a table, a module, a checkpoint path or a holdout).",
     "reward": "Rewards are not part of an ordinary training step.",
     "ids": "Row ids come from the loader's sampler, or from the batch entry named by id_key.",

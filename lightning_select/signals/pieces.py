@@ -146,7 +146,7 @@ def joined(parts: Sequence[Signals], rows: int) -> Signals:
     Raises:
         ScoringMemoryError: A signal has another shape in each piece.
     """
-    whole: dict[str, Any] = {"link": parts[0].link}
+    whole: dict[str, Any] = {"link": parts[0].link, "biased": parts[0].biased}
     for name in SIGNAL_NAMES:
         values = [getattr(part, name) for part in parts]
         if name == "valid" and any(value is not None for value in values):

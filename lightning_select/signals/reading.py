@@ -14,13 +14,13 @@ from lightning_select.signals.base import Signals
 from lightning_select.signals.contract import contract_error
 from lightning_select.signals.layout.probe import Run, StepShape
 from lightning_select.signals.layout.rows import Layout, fold, row_values
-from lightning_select.signals.recording.records import Record
+from lightning_select.signals.recording.linears import Made
+from lightning_select.signals.recording.records import Record, Unreduced
 from lightning_select.signals.scales import Scales
+from lightning_select.signals.which_logits import CLASSIFYING, FIRST, WhichLogits, class_losses
 from lightning_select.types import Batch, Bool, Float, Shaped
 
 __all__ = ["losses_seen", "put_by_row", "read_signals", "row_losses", "with_attended"]
-
-_CLASSIFYING = ("head", "hidden", "logits", "targets", "valid")
 
 
 def row_losses(run: Run, shape: StepShape, scales: Scales | None = None) -> Float[Tensor, "rows"]:
@@ -52,18 +52,28 @@ def row_losses(run: Run, shape: StepShape, scales: Scales | None = None) -> Floa
     return total.float()
 
 
-def read_signals(run: Run, shape: StepShape, needs: Collection[str], scales: Scales | None = None) -> Signals:
+def read_signals(
+    run: Run,
+    shape: StepShape,
+    needs: Collection[str],
+    scales: Scales | None = None,
+    which: WhichLogits = FIRST,
+) -> Signals:
     """The signals of every row of the batch, or of a piece of it with ``scales``.
+
+    Logits are those that ``which`` takes.
 
     Raises:
         TrainingStepContractError: The loss has rows of its own making, which are not those of the batch.
+        ArgumentError: A head was named whose logits are not seen.
     """
     if shape.own_rows:
         sizes = {record.terms.values.shape[0] for record in run.capture.records}
         raise contract_error(run.module, f"loss terms of the module's own making ({sorted(sizes)} for {run.rows} rows)")
     found: dict[str, Any] = {"loss": row_losses(run, shape, scales)}
-    if any(name in needs for name in _CLASSIFYING):
-        found |= _classification(run, shape)
+    if not CLASSIFYING.isdisjoint(needs):
+        found |= _classification(run, shape, which)
+        which.check(found)
     return Signals(**found)
 
 
@@ -78,73 +88,79 @@ def losses_seen(run: Run, shape: StepShape) -> list[tuple[int, Tensor]]:
     return [(logits.shape[min(1, logits.dim() - 1)], logits.detach()) for logits in losses]
 
 
-def _classification(run: Run, shape: StepShape) -> dict[str, Any]:
-    """Logits and what belongs to them, from the first classification loss, or from a hand-written one."""
-    for record, layout in zip(run.capture.records, shape.layouts, strict=True):
-        name = record.reduction.name.removeprefix("F.")
-        if layout is not None and name in _READERS:
-            return _READERS[name](record, layout, run.rows)
-    if run.capture.unreduced is not None:
-        return _by_hand(run, shape, *run.capture.unreduced)
-    if run.capture.log_softmax is None:
+def _classification(run: Run, shape: StepShape, which: WhichLogits) -> dict[str, Any]:
+    """Logits and what belongs to them, from the classification loss that is meant, or from a hand-written one."""
+    places = class_losses(shape.layouts, run.names)
+    records = [run.capture.records[place] for place in places]
+    seen = [(record.reduction.arguments["input"], record.made) for record in records]
+    at = which.place(seen, run.names)
+    if at is not None:
+        layout = shape.layouts[places[at]]
+        return {} if layout is None else _READERS[run.names[places[at]]](records[at], layout, run.rows)
+    by_hand = run.capture.unreduced
+    if seen and not which.is_named:
         return {}
-    logits, linear = run.capture.log_softmax
+    if by_hand:
+        at = which.place([(loss.logits, loss.made) for loss in by_hand], run.names)
+        return {} if at is None else _by_hand(run, shape, by_hand[at])
+    if run.capture.log_softmax is None or which.place([run.capture.log_softmax], run.names) is None:
+        return {}
+    logits, made = run.capture.log_softmax
     pairs = zip(run.capture.records, shape.layouts, strict=True)
     first, layout = next(((record, layout) for record, layout in pairs if layout is not None), (None, Layout(0)))
     index = run.capture.gathered
     targets = index.squeeze(-1) if index is not None and index.dim() == logits.dim() else None
     if first is not None and layout.masked:
-        return _restore(first, logits, targets, None, linear, layout, run.rows)
+        return _restore(first, logits, targets, None, made, layout, run.rows)
     if logits.dim() < 2 or logits.shape[0] % run.rows:
         return {}
     layout = Layout(0, inner=layout.inner and logits.shape[0] > run.rows)
-    return _assemble(logits, targets, None, linear, layout, run.rows)
+    return _assemble(logits, targets, None, made, layout, run.rows)
 
 
-def _by_hand(run: Run, shape: StepShape, logits: Tensor, targets: Tensor, ignored: int) -> dict[str, Any]:
+def _by_hand(run: Run, shape: StepShape, loss: Unreduced) -> dict[str, Any]:
     """A cross entropy whose terms were weighted and summed afterwards; a term of zero was masked."""
-    hidden = run.capture.behind(logits)
-    logits = logits.movedim(1, -1) if logits.dim() > 2 else logits
+    logits, targets = loss.logits.movedim(1, -1) if loss.logits.dim() > 2 else loss.logits, loss.targets
     for record, layout in zip(run.capture.records, shape.layouts, strict=True):
         if layout is not None and not targets.is_floating_point() and record.terms.values.shape == targets.shape:
-            counted = (record.terms.values != 0) & (targets != ignored)
-            return _restore(record, logits, targets.detach().clone(), counted, hidden, layout, run.rows)
+            counted = (record.terms.values != 0) & (targets != loss.ignored)
+            return _restore(record, logits, targets.detach().clone(), counted, loss.made, layout, run.rows)
     return {}
 
 
 def _softmax_loss(record: Record, layout: Layout, rows: int) -> dict[str, Any]:
-    arguments = record.reduction.arguments
+    arguments, made = record.reduction.arguments, record.made
     logits, targets = arguments["input"].detach(), arguments["target"].detach().clone()
-    hidden = record.hidden
     if "linear_weight" in arguments:
-        hidden, bias = logits, arguments.get("linear_bias")
-        logits = F.linear(logits, arguments["linear_weight"].detach(), None if bias is None else bias.detach())
+        bias, weight = arguments.get("linear_bias"), arguments["linear_weight"]
+        made = Made.by_loss(logits, weight, bias)
+        logits = F.linear(logits, weight.detach(), None if bias is None else bias.detach())
     elif logits.dim() > 2:
         logits = logits.movedim(1, -1)
         targets = targets.movedim(1, -1) if targets.dim() == logits.dim() else targets
     if logits.dim() == 1:
         return {}
-    return _restore(record, logits, targets, record.terms.valid, hidden, layout, rows)
+    return _restore(record, logits, targets, record.terms.valid, made, layout, rows)
 
 
 def _divergence(record: Record, layout: Layout, rows: int) -> dict[str, Any]:
     arguments = record.reduction.arguments
     targets = arguments["target"].detach()
     targets = targets.exp() if arguments.get("log_target") else targets
-    return _restore(record, arguments["input"].detach(), targets, None, record.hidden, layout, rows)
+    return _restore(record, arguments["input"].detach(), targets, None, record.made, layout, rows)
 
 
 def _sigmoid_loss(record: Record, layout: Layout, rows: int) -> dict[str, Any]:
-    arguments = record.reduction.arguments
+    arguments, made = record.reduction.arguments, record.made
     if layout.masked:  # there would be no telling a number that was cut away from one that counts
         return {}
     logits, targets = arguments["input"].detach().float(), arguments["target"].detach().clone()
     if record.reduction.name == "F.binary_cross_entropy":
         logits = torch.logit(logits, eps=1e-6)
-    logits, targets = fold(logits, layout, rows), fold(targets, layout, rows)
-    hidden = record.hidden
-    hidden = hidden if hidden is not None and hidden.dim() == 2 and hidden.shape[0] == rows else None
-    return {"logits": logits, "targets": targets, "hidden": hidden, "link": "sigmoid"}
+    found = {"logits": fold(logits, layout, rows), "targets": fold(targets, layout, rows), "link": "sigmoid"}
+    if made is not None and made.hidden.shape[:-1].numel() == rows and not layout.axis:
+        found |= {"hidden": made.hidden.reshape(rows, -1), "biased": made.biased}
+    return found
 
 
 def _restore(
@@ -152,27 +168,25 @@ def _restore(
     logits: Tensor,
     targets: Tensor | None,
     valid: Tensor | None,
-    hidden: Tensor | None,
+    made: Made | None,
     layout: Layout,
     rows: int,
 ) -> dict[str, Any]:
     """Logits and what belongs to them, put back to where a mask took them from if one did."""
     cut = record.cut[0] if layout.masked else None
     if cut is None:
-        return _assemble(logits, targets, valid, hidden, layout, rows)
+        return _assemble(logits, targets, valid, made, layout, rows)
     if logits.dim() != 2 or logits.shape[0] != cut.size:
         return {}
 
     def put_back(values: Tensor) -> Tensor:
         return _by_row(cut.restore(values), layout, rows, features=values.dim() > 1)
 
-    if hidden is not None and hidden.shape[:-1] == (cut.size,):
-        hidden = put_back(hidden)
-    elif layout.axis > 0 or layout.inner:
-        hidden = None
+    if made is not None:
+        made = replace(made, hidden=put_back(made.hidden))
     counts = put_back(torch.ones_like(logits[:, 0], dtype=torch.bool) if valid is None else valid)
     targets = None if targets is None else put_back(targets)
-    return _assemble(put_back(logits), targets, counts, hidden, Layout(0), rows)
+    return _assemble(put_back(logits), targets, counts, made, Layout(0), rows)
 
 
 def put_by_row(
@@ -201,21 +215,16 @@ def _attended(batch: Batch, shape: Sequence[int]) -> Bool[Tensor, "rows *tokens"
 
 
 def _assemble(
-    logits: Tensor, targets: Tensor | None, valid: Tensor | None, hidden: Tensor | None, layout: Layout, rows: int
+    logits: Tensor, targets: Tensor | None, valid: Tensor | None, made: Made | None, layout: Layout, rows: int
 ) -> dict[str, Any]:
     """Rows first, tokens second where there are any, classes last."""
     found: dict[str, Any] = {"logits": _by_row(logits, layout, rows, features=True)}
-    tokens = found["logits"].shape[1:-1]
     if targets is not None:
         found["targets"] = _by_row(targets, layout, rows, features=targets.dim() == logits.dim())
     if valid is not None:
         found["valid"] = _by_row(valid, layout, rows, features=False)
-    if hidden is not None and hidden.numel() and (hidden.numel() // hidden.shape[-1]) % rows == 0:
-        by_row = _by_row(hidden.reshape(-1, hidden.shape[-1]), Layout(0, layout.inner), rows, features=True)
-        if tokens and by_row.dim() == 3 and by_row.shape[1] == tokens[0] + 1:
-            by_row = by_row[:, :-1]  # a language model predicts the next token, so the last position has no target
-        if by_row.shape[1:-1] == tokens:
-            found["hidden"] = by_row
+    if made is not None:
+        found |= {"hidden": _by_row(made.hidden, layout, rows, features=True), "biased": made.biased}
     return found
 
 
@@ -228,11 +237,11 @@ def _by_row(values: Tensor, layout: Layout, rows: int, *, features: bool) -> Ten
 
 
 _READERS = {
-    "cross_entropy": _softmax_loss,
-    "nll_loss": _softmax_loss,
-    "linear_cross_entropy": _softmax_loss,
-    "multi_margin_loss": _softmax_loss,
-    "kl_div": _divergence,
-    "binary_cross_entropy": _sigmoid_loss,
-    "binary_cross_entropy_with_logits": _sigmoid_loss,
+    "F.cross_entropy": _softmax_loss,
+    "F.nll_loss": _softmax_loss,
+    "F.linear_cross_entropy": _softmax_loss,
+    "F.multi_margin_loss": _softmax_loss,
+    "F.kl_div": _divergence,
+    "F.binary_cross_entropy": _sigmoid_loss,
+    "F.binary_cross_entropy_with_logits": _sigmoid_loss,
 }

@@ -149,8 +149,9 @@ class StepRunner:
         self, batch: Batch, guess: StepShape, needs: Collection[str], *, examined: bool
     ) -> tuple[Signals | None, tuple[str, ...]]:
         """One scoring pass, read as a step of shape ``guess``; no signals where it turns out to be another."""
-        eager = self._eager or "hidden" in needs or "head" in needs  # a compiled layer shows neither
-        with self._running(batch, connected=guess.connected, want_linear="hidden" in needs, eager=eager) as step:
+        layers = (which := self._head.which(needs)).wants_layers(needs, guess)
+        eager = self._eager or "head" in needs or which.wants_layers(needs)  # a compiled layer shows neither
+        with self._running(batch, connected=guess.connected, want_linear=layers, eager=eager) as step:
             run, losses = step()
             if losses is not None:
                 return Signals(loss=losses.float()), run.names
@@ -160,7 +161,7 @@ class StepRunner:
                     del self._shapes[run.names]
                 return None, run.names
             if guess.plain or any(coefficient is not None for coefficient in run.coefficients):
-                signals = read_signals(run, guess, needs, self._pieces.scales)
+                signals = read_signals(run, guess, needs, self._pieces.scales, which)
                 self._losses = losses_seen(run, guess) if self._head.wants_trial(needs) else []
                 return signals, run.names
         if eager:

@@ -16,7 +16,8 @@ from torch.nn.parameter import is_lazy
 
 from lightning_select.signals.head.lazy_logits import LazyLogits, UnfollowedError
 from lightning_select.signals.head.terms import Linear, Mapped, Term, owner_of
-from lightning_select.signals.recording.capture import LOG_SOFTMAX, Capture
+from lightning_select.signals.recording.capture import Capture
+from lightning_select.signals.recording.linears import LOG_SOFTMAX
 from lightning_select.signals.recording.records import Record
 from lightning_select.signals.recording.reductions import recognise
 from lightning_select.signals.recording.terms import Reduction

@@ -20,11 +20,13 @@ from lightning_select.signals.equality import same_values
 from lightning_select.signals.head.cache import HeadCache
 from lightning_select.signals.head.capture import HeadCapture, HeadReached, condition, weights_of
 from lightning_select.signals.head.head import Head
+from lightning_select.signals.head.named import named_weights
 from lightning_select.signals.head.terms import Linear
 from lightning_select.signals.layout.probe import StepShape
 from lightning_select.signals.reading import put_by_row
 from lightning_select.signals.recording.records import Record
 from lightning_select.signals.recording.terms import Terms
+from lightning_select.signals.which_logits import FIRST, WhichLogits
 
 __all__ = ["HeadReader"]
 
@@ -65,8 +67,20 @@ class HeadReader:
         self._found: bool | None = None
         self._patience = _BATCHES
         self._strategy = strategy
+        self._which: WhichLogits | None = None
         if strategy and name is not None:
             self._refuse_sharded()
+
+    def which(self, needs: Collection[str]) -> WhichLogits:
+        """Whose logits are meant; before it is known whether the head can be read, those of the first loss.
+
+        Raises:
+            ArgumentError: A head was named that the module does not have.
+        """
+        if self._which is None:
+            named = None if self._name is None else named_weights(self._module, self._name)[0]
+            self._which = WhichLogits(named, self.refuse)
+        return FIRST if self.wants_trial(needs) else self._which
 
     def can_read(self, needs: Collection[str]) -> bool:
         """Will a pass that ends at the loss do?"""
@@ -154,7 +168,7 @@ class HeadReader:
             return None
         self._classes = full.logits.shape[-1]
         if self._name is not None:
-            self._weights, self._classes = _named_weights(self._module, self._name)
+            self._weights, self._classes = named_weights(self._module, self._name)
         reason = "no linear layer makes them"
         for first in range(_TRIES):
             self._passed_over = frozenset(range(first))
@@ -230,21 +244,3 @@ class HeadReader:
             f"{name}: rows are scored with their logits, which takes more memory and time than the output head alone. "
             f"It cannot be used: {reason}."
         )
-
-
-def _named_weights(module: nn.Module, name: str) -> tuple[frozenset[int], int]:
-    """The parameters of the submodule ``name``, and the number of its outputs.
-
-    Raises:
-        ArgumentError: There is no such submodule, or it has no weight.
-    """
-    named = dict(module.named_modules()).get(name) if name else None
-    matrices = [] if named is None else [weight for weight in named.parameters() if weight.dim() == 2]
-    if named is None or not matrices:
-        linear = [key for key, part in module.named_modules() if isinstance(part, nn.Linear)]
-        raise ArgumentError(
-            f"BatchSelection.head must name a submodule of {type(module).__name__} that has a weight, got {name!r}. "
-            f"Its last linear layers are {', '.join(linear[-3:]) or 'none'}."
-        )
-    largest = max(matrices, key=lambda weight: weight.numel())
-    return frozenset(map(id, named.parameters())), largest.shape[0]

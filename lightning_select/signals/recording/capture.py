@@ -15,7 +15,7 @@ bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -25,16 +25,15 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
-from lightning_select.signals.recording.linears import LinearInputs
+from lightning_select.signals.recording.linears import FOLLOWED, LINKED, LOG_SOFTMAX, LinearLayers, Made
 from lightning_select.signals.recording.masks import CUTTERS, Cut, Cuts, cuts_by_mask
-from lightning_select.signals.recording.records import Gate, Record, put_gate
+from lightning_select.signals.recording.records import Gate, Record, Unreduced, put_gate
 from lightning_select.signals.recording.reductions import REDUCERS, recognise, unreduced
 from lightning_select.signals.recording.terms import Reduction
 from lightning_select.torch_compat import in_functorch, version_of
 
-__all__ = ["LOG_SOFTMAX", "Capture"]
+__all__ = ["Capture"]
 
-LOG_SOFTMAX = frozenset({F.log_softmax, torch.log_softmax, Tensor.log_softmax})
 _GATHER = frozenset({torch.gather, Tensor.gather})
 _WRITES = frozenset(
     {getattr(owner, name) for owner in (Tensor, torch) for name in dir(owner) if name.endswith("_") and name[-2] != "_"}
@@ -48,7 +47,7 @@ _WRITES = frozenset(
 def _watched(*, reads: bool, writes: bool, linear: bool) -> frozenset[Any]:
     """Functions that mean something to a capture; all others go straight through."""
     functions = REDUCERS | CUTTERS | (LOG_SOFTMAX | _GATHER if reads else frozenset())
-    return functions | (_WRITES if writes else frozenset()) | (frozenset({F.linear}) if linear else frozenset())
+    return functions | (_WRITES if writes else frozenset()) | (FOLLOWED | {F.linear} if linear else frozenset())
 
 
 class Capture(TorchFunctionMode):
@@ -58,7 +57,7 @@ class Capture(TorchFunctionMode):
         gated: Put a gate at every reduction, for a step that will be differentiated.
         connected: Under no_grad, which reductions (in order) a gradient would reach. These are made leaves of a graph
             of scalars, so that `coefficients` works without a graph of the model.
-        want_linear: Keep the input of the last linear layer.
+        want_linear: Find the linear layer that made the logits of each loss, and its input.
         want_logits: Look for logits and targets of a classification written by hand; always on without gates.
         before_write: Told about every function that is about to change a tensor in place.
     """
@@ -74,14 +73,14 @@ class Capture(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.records: list[Record] = []
-        self.log_softmax: tuple[Tensor, Tensor | None] | None = None
+        self.log_softmax: tuple[Tensor, Made | None] | None = None
         self.gathered: Tensor | None = None
-        self.unreduced: tuple[Tensor, Tensor, int] | None = None
+        self.unreduced: list[Unreduced] = []
         self._gated = gated
         self._connected = connected
         self._want_linear = want_linear
         self._before_write = before_write
-        self._linears = LinearInputs()
+        self._linears = LinearLayers()
         self._cuts = Cuts()
         self._marks = False
         self._watched = _watched(reads=want_logits or not gated, writes=before_write is not None, linear=want_linear)
@@ -101,27 +100,25 @@ class Capture(TorchFunctionMode):
         if self._before_write is not None:
             for target in _targets(func, args, kwargs):
                 self._before_write(func, target)
-        if func in CUTTERS:
-            return self._cut(func, args, kwargs)
-        if func is F.linear and self._want_linear:
-            output = self._call(func, args, kwargs)
-            self._linears.note(args[0] if args else kwargs["input"], output)
-            return output
+                self._linears.written(target)
         if func in LOG_SOFTMAX:
-            logits = (args[0] if args else kwargs["input"]).detach()
-            self.log_softmax = (logits, self._linears.behind(logits))
+            self._see_log_softmax(args, kwargs)
         elif func in _GATHER and len(args) > 2:
-            self.gathered = args[2]
-        return self._call(func, args, kwargs)
+            self.gathered = args[2].movedim(args[1], -1) if isinstance(args[1], int) else None
+        before = self._cuts.noted
+        output = (self._cut if func in CUTTERS else self._call)(func, args, kwargs)
+        if self._want_linear and func is F.linear:
+            self._linears.note(args, kwargs, output)
+        elif self._want_linear and func in FOLLOWED:
+            self._linears.follow(
+                func, args, kwargs, output, None if self._cuts.noted is before else self._cuts.noted[-1]
+            )
+        return output
 
     @property
     def cuts(self) -> tuple[Cut, ...]:
         """What masks let through up to now."""
         return self._cuts.noted
-
-    def behind(self, logits: Tensor) -> Tensor | None:
-        """What the linear layer was given that made these logits, where that was asked for."""
-        return self._linears.behind(logits) if self._want_linear else None
 
     def coefficients(self, loss: Tensor) -> list[Tensor | float | None]:
         """``d loss / d scalar`` of every record; ``None`` where the loss does not depend on it."""
@@ -140,9 +137,15 @@ class Capture(TorchFunctionMode):
             return [None] * len(self.records)
         return [next(found) if record.connected else None for record in self.records]
 
-    def _behind(self, reduction: Reduction) -> Tensor | None:
-        logits = reduction.arguments.get("input") if self._want_linear else None
-        return None if logits is None else self._linears.behind(logits)
+    def _behind(self, reduction: Reduction) -> Made | None:
+        known = self._want_linear and reduction.name in LINKED
+        return self._linears.behind(reduction.arguments["input"], reduction.name) if known else None
+
+    def _see_log_softmax(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        logits, dim = args[0] if args else kwargs["input"], kwargs.get("dim", args[1] if len(args) > 1 else None)
+        if isinstance(dim, int):
+            made = self._linears.behind(logits, "F.cross_entropy", dim) if self._want_linear else None
+            self.log_softmax = logits.detach().movedim(dim, -1), made
 
     def _call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         if self._marks and not torch.is_grad_enabled() and _descends_from_mark(args):
@@ -164,7 +167,9 @@ class Capture(TorchFunctionMode):
         reduction = None if in_functorch() else recognise(func, args, kwargs)
         if reduction is None:
             if func is F.cross_entropy and not self._gated:
-                self.unreduced = unreduced(args, kwargs)
+                logits, targets, ignored = unreduced(args, kwargs)
+                made = self._linears.behind(logits, "F.cross_entropy") if self._want_linear else None
+                self.unreduced.append(Unreduced(logits.detach(), targets, ignored, made))
             return self._call(func, args, kwargs)
         if torch.is_grad_enabled() and reduction.needs_gradient():
             return self._weighable(reduction) if self._gated else self._follow(reduction)
@@ -198,7 +203,7 @@ class Capture(TorchFunctionMode):
         if marked and not scalar.requires_grad:
             self._marks = True
             scalar = scalar.detach().requires_grad_()
-        record = Record(reduction, scalar, hidden=self._behind(reduction), cuts=self._cuts.noted, _terms=terms)
+        record = Record(reduction, scalar, made=self._behind(reduction), cuts=self._cuts.noted, _terms=terms)
         self.records.append(record)
         if not scalar.requires_grad:
             return scalar.clone()  # a torch.autograd.Function makes what its forward returns part of the graph

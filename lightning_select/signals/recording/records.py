@@ -9,11 +9,12 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from lightning_select.signals.layout.rows import Layout, spread
+from lightning_select.signals.recording.linears import Made
 from lightning_select.signals.recording.masks import Cut, find_cut
 from lightning_select.signals.recording.terms import Reduction, Terms
-from lightning_select.types import Float
+from lightning_select.types import Float, Num
 
-__all__ = ["Gate", "Record", "put_gate"]
+__all__ = ["Gate", "Record", "Unreduced", "put_gate"]
 
 
 class Gate:
@@ -40,6 +41,16 @@ def put_gate(value: Tensor, row_axis: int | None = None) -> Gate:
     return gate
 
 
+@dataclass(frozen=True, eq=False)
+class Unreduced:
+    """A cross entropy that was not reduced: its logits, its targets, the class it ignores, and the layer behind it."""
+
+    logits: Float[Tensor, "*shape"]
+    targets: Num[Tensor, "*rest"]
+    ignored: int
+    made: Made | None
+
+
 @dataclass(eq=False)
 class Record:
     """One reduction that the step made.
@@ -50,7 +61,7 @@ class Record:
         edge: Where the result is in the autograd graph, if the caller holds the result itself: it may add to its own
             loss in place, and what it holds is then another place.
         gates: Where weights can act on its gradient.
-        hidden: What the linear layer behind its ``input`` was given, where that was asked for.
+        made: The linear layer that made its ``input``, where that was asked for and is known.
         returned: What the step was given to go on with, the scalar or a copy of it, where it is part of a graph.
         cuts: What masks let through before it.
         part: What the terms are taken from, where it is not the whole call.
@@ -59,7 +70,7 @@ class Record:
     reduction: Reduction
     scalar: Tensor
     gates: list[Gate] = field(default_factory=list)
-    hidden: Tensor | None = None
+    made: Made | None = None
     returned: Tensor | None = None
     cuts: tuple[Cut, ...] = ()
     part: Reduction | None = None

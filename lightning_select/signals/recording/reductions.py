@@ -75,7 +75,7 @@ def recognise(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str
 def unreduced(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor, int]:
     """Logits, targets and the class to ignore of a cross entropy that is not reduced."""
     arguments = {**_by_name(F.cross_entropy, args), **kwargs}
-    return arguments["input"].detach(), arguments["target"], arguments.get("ignore_index", -100)
+    return arguments["input"], arguments["target"], arguments.get("ignore_index", -100)
 
 
 def _loss(func: Callable[..., Tensor], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Reduction | None:
