@@ -32,12 +32,14 @@ def largest(value: int, device: torch.device) -> int:
     return int(box)
 
 
-def gather_rows(values: Float[Tensor, "rows *rest"], capacity: int) -> Float[Tensor, "ranks capacity *rest"]:
+def gather_rows(values: Shaped[Tensor, "rows *rest"], capacity: int) -> Float[Tensor, "ranks capacity *rest"]:
     """The values of all ranks, one rank a line, padded with NaN to ``capacity`` so that every rank sends the same size.
 
     Ranks may hold different numbers of rows (the last batch, a batch sampler by length); a fixed size keeps the
-    collective legal without asking first how many there are, which would wait for the device in every step.
+    collective legal without asking first how many there are, which would wait for the device in every step. Whole
+    numbers and truths, which have no NaN, become float64, which holds them exactly up to 2^53.
     """
+    values = values if values.is_floating_point() else values.double()
     return _gather(values, capacity, float("nan"))
 
 

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from lightning_select.callbacks.sampler_feedback import SamplerFeedback
 from lightning_select.errors import ConfigurationError
 from lightning_select.samplers.loss_proportional import LossProportional
+from lightning_select.samplers.quota import Quota
 from lightning_select.samplers.repeated_random import RepeatedRandom
 from tests.fitting import Rows, trainer
 from tests.modules import Base, Classifier
@@ -142,3 +143,27 @@ def test_batches_that_grow_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="ByLastLoss must see its largest batch first") as caught:
         trainer(devices=2, strategy="ddp_fork", max_epochs=1).fit(Classifier(), data)
     assert ConfigurationError.__name__ in str(caught.value)
+
+
+class Answers(Base):
+    """Says how often its rows were right; rows of even classes always are, whatever the model thinks."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        right = (batch[1] % 2 == 0).long()
+        answers = {"correct": right, "reward": right[:, None].expand(-1, 4)}
+        return {"loss": self(batch[0]).mean(), self.kind: answers[self.kind]}
+
+
+@pytest.mark.parametrize(("kind", "attempts"), [("correct", 1), ("reward", 4)])
+def test_ranks_tell_each_other_whole_numbers(kind: str, attempts: int, tmp_path: Path) -> None:
+    sampler = Quota(ROWS, [0.5] * ROWS, k=1000, max_trials=1000)
+    ids, states = fit(tmp_path, sampler, module=Answers(kind), max_epochs=1)
+    trained = torch.tensor([row for rank in ids for batch in rank for row in batch]).bincount(minlength=ROWS)
+    even = Rows(rows=ROWS).batch[1] % 2 == 0
+    for state in states:
+        assert state["trials"][:ROWS].tolist() == (attempts * trained).tolist()
+        assert state["accepted"][:ROWS].tolist() == (attempts * trained * even).tolist()
