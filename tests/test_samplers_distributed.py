@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from lightning_select.callbacks.sampler_feedback import SamplerFeedback
 from lightning_select.errors import ConfigurationError
+from lightning_select.samplers.category_bandit import CategoryBandit
 from lightning_select.samplers.loss_proportional import LossProportional
 from lightning_select.samplers.quota import Quota
 from lightning_select.samplers.repeated_random import RepeatedRandom
@@ -154,8 +155,14 @@ class Answers(Base):
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         right = (batch[1] % 2 == 0).long()
-        answers = {"correct": right, "reward": right[:, None].expand(-1, 4)}
-        return {"loss": self(batch[0]).mean(), self.kind: answers[self.kind]}
+        some = torch.tensor([1.0, 0.0, 1.0, 0.0])[: attempts_of(self.global_rank, batch_idx)]
+        answers = {"correct": right, "reward": right[:, None].expand(-1, 4), "uneven": right[:, None] * some}
+        return {"loss": self(batch[0]).mean(), self.kind.replace("uneven", "reward"): answers[self.kind]}
+
+
+def attempts_of(rank: int, batch_idx: int) -> int:
+    """Attempts at each row of a batch."""
+    return 4 if rank == 0 or batch_idx % 2 else 3
 
 
 @pytest.mark.parametrize(("kind", "attempts"), [("correct", 1), ("reward", 4)])
@@ -167,3 +174,30 @@ def test_ranks_tell_each_other_whole_numbers(kind: str, attempts: int, tmp_path:
     for state in states:
         assert state["trials"][:ROWS].tolist() == (attempts * trained).tolist()
         assert state["accepted"][:ROWS].tolist() == (attempts * trained * even).tolist()
+
+
+def test_ranks_with_other_numbers_of_attempts_count_them_all(tmp_path: Path) -> None:
+    ids, states = fit(tmp_path, Quota(ROWS, [0.5] * ROWS, k=1000, max_trials=1000), module=Answers("uneven"))
+    even = Rows(rows=ROWS).batch[1] % 2 == 0
+    trials, accepted = torch.zeros(ROWS, dtype=torch.float64), torch.zeros(ROWS, dtype=torch.float64)
+    for rank, batches in enumerate(ids):
+        for place, rows in enumerate(batches):
+            for row in rows:
+                trials[row] += attempts_of(rank, place % 8)
+                accepted[row] += 2 * even[row]
+    for state in states:
+        assert state["trials"][:ROWS].tolist() == trials.tolist()
+        assert state["accepted"][:ROWS].tolist() == accepted.tolist()
+
+
+def test_ranks_with_other_numbers_of_attempts_have_advantages(tmp_path: Path) -> None:
+    parity = (Rows(rows=ROWS).batch[1] % 2).tolist()
+    sampler = CategoryBandit(ROWS, parity, alpha=1.0)
+    (one, two), states = fit(tmp_path, sampler, module=Answers("uneven"), max_epochs=1)
+    size = {4: 0.5 / (1 / 3) ** 0.5, 3: (4 / 9) / (1 / 3) ** 0.5}  # of the advantages of 1 0 1 0 and 1 0 1, by hand
+    value = 0.0
+    for place, both in enumerate(zip(one, two, strict=True)):
+        found = [size[attempts_of(rank, place)] for rank in (0, 1) for row in both[rank] if not parity[row]]
+        value = sum(found) / len(found) if found else value
+    for state in states:
+        assert state["values"].tolist() == pytest.approx([value, 0.0], rel=1e-5)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_select import distributed
 from lightning_select.errors import ConfigurationError
-from lightning_select.types import Float, Int
+from lightning_select.types import Float, Int, Shaped
 
 __all__ = ["Gathering"]
 
@@ -22,6 +23,7 @@ class Gathering:
     Attributes:
         world: Number of ranks.
         capacity: Places of each rank; 0 before the first batch.
+        width: Most attempts at a row; 0 before the first batch.
     """
 
     def __init__(self, owner: str, *, steady: bool = True, amid: bool = False) -> None:
@@ -29,12 +31,12 @@ class Gathering:
         self.steady = steady
         self.amid = amid
         self.world = distributed.world_size()
-        self.capacity = 0
+        self.capacity = self.width = 0
 
     def next_epoch(self) -> None:
         """The next batch is the first one of an epoch."""
         if self.amid:
-            self.amid, self.capacity = False, 0
+            self.amid, self.capacity, self.width = False, 0, 0
 
     def values(self, values: Float[Tensor, "rows *rest"]) -> Float[Tensor, "all *rest"]:
         """The values of all ranks, padded with NaN; as they are where there is one rank.
@@ -46,6 +48,24 @@ class Gathering:
             return values
         self._settle(values)
         return distributed.gather_rows(values, self.capacity).flatten(0, 1)
+
+    def attempts(self, values: Shaped[Tensor, "rows *attempts"]) -> Float[Tensor, "all attempts"]:
+        """As `values`, where rows of other ranks may have been tried more or less often: a line is padded as well.
+
+        Raises:
+            ConfigurationError: A batch is larger than the first one, or has more attempts.
+        """
+        if self.world == 1:
+            return values
+        lines = (values if values.is_floating_point() else values.double()).unsqueeze(-1).flatten(1)
+        if self._unsettled(self.width):
+            self.width = distributed.largest(lines.shape[1], lines.device)
+        if lines.shape[1] > self.width:
+            raise ConfigurationError(
+                f"{self.owner} must see its largest number of attempts first when several ranks train, got "
+                f"{lines.shape[1]} after a first batch of {self.width}. Pad rewards with NaN to one number of attempts."
+            )
+        return self.values(F.pad(lines, (0, self.width - lines.shape[1]), value=float("nan")))
 
     def ids(self, ids: Int[Tensor, "rows"]) -> Int[Tensor, "all"]:
         """The row ids of all ranks, padded with -1; as they are where there is one rank.
@@ -64,10 +84,13 @@ class Gathering:
         return values[start : start + rows]
 
     def _settle(self, values: Tensor) -> None:
-        if not self.capacity or not self.steady or self.amid:
+        if self._unsettled(self.capacity):
             self.capacity = distributed.largest(values.shape[0], values.device)
         if values.shape[0] > self.capacity:
             raise ConfigurationError(
                 f"{self.owner} must see its largest batch first when several ranks train, got {values.shape[0]} "
                 f"rows after a first batch of {self.capacity}. Use batches of one size (drop_last=True)."
             )
+
+    def _unsettled(self, size: int) -> bool:
+        return not size or not self.steady or self.amid

@@ -8,7 +8,14 @@ from typing import Any
 from torch import Tensor
 
 from lightning_select.callbacks.base import SelectionCallback
-from lightning_select.callbacks.feed import BY_ITSELF, note_on, restored_late, returned_signals, unreadable_success
+from lightning_select.callbacks.feed import (
+    BY_ITSELF,
+    note_on,
+    of_all_ranks,
+    restored_late,
+    returned_signals,
+    unreadable_success,
+)
 from lightning_select.callbacks.gathering import Gathering
 from lightning_select.callbacks.interception import Interception
 from lightning_select.callbacks.loaders import (
@@ -208,8 +215,7 @@ class SamplerFeedback(SelectionCallback):
             signals |= {} if (correct := self._success(sampler, batch)) is None else {"correct": correct}
         if not signals:
             return  # the step skipped this batch
-        everyone = {name: self._gathering.values(values) for name, values in signals.items()}
-        sampler.observe(self._gathering.ids(ids), everyone)
+        sampler.observe(*of_all_ranks(sampler, self._gathering, ids, signals))
 
     def _success(self, sampler: OnlineSampler, batch: Any) -> Float[Tensor, "rows"] | None:
         """What the step classified right; at the first batch nobody has looked, so it is run once more."""

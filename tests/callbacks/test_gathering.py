@@ -42,6 +42,17 @@ def test_the_first_batch_settles_the_size(two_ranks: list[int]) -> None:
         gathering.values(torch.zeros(5))
 
 
+def test_ranks_pad_their_attempts_to_the_most_of_any(two_ranks: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "gather_rows", lambda values, capacity: values[None].expand(2, -1, -1))
+    gathering = Gathering("Me")
+    assert gathering.attempts(torch.zeros(4, 3)).shape == (8, 3)
+    fewer = gathering.attempts(torch.zeros(4))
+    assert fewer.isnan().tolist() == [[False, True, True]] * 8
+    assert two_ranks == [3, 4]
+    with pytest.raises(ConfigurationError, match="Me must see its largest number of attempts first .* got 4 .* of 3"):
+        gathering.attempts(torch.zeros(4, 4))
+
+
 def test_a_run_that_goes_on_amid_an_epoch_may_begin_with_its_short_end(two_ranks: list[int]) -> None:
     gathering = Gathering("Me", amid=True)
     assert gathering.values(torch.zeros(1)).shape == (2,)
