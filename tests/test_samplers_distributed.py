@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
+from lightning_select import SelectionReport
 from lightning_select.callbacks.sampler_feedback import SamplerFeedback
 from lightning_select.errors import ConfigurationError
 from lightning_select.samplers.category_bandit import CategoryBandit
@@ -59,9 +60,10 @@ def fit(folder: Path, sampler: Any, *callbacks: Any, module: Any = None, ranks: 
     torch.manual_seed(1)
     extra = {"devices": ranks, "strategy": "ddp_fork"} if ranks > 1 else {}
     ckpt = kwargs.pop("ckpt_path", None)
-    workers = kwargs.pop("num_workers", 0)
+    workers, rows = kwargs.pop("num_workers", 0), kwargs.pop("rows", Rows(rows=ROWS))
+    collate = kwargs.pop("collate_fn", None)
     done = trainer(*callbacks, Report(folder), **extra, **kwargs)
-    data = DataLoader(Rows(rows=ROWS), SIZE, sampler=sampler, num_workers=workers)
+    data = DataLoader(rows, SIZE, sampler=sampler, num_workers=workers, collate_fn=collate)
     done.fit(module or Classifier(), data, ckpt_path=ckpt)
     ids = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(ranks)]
     return ids, [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(ranks)]
@@ -201,3 +203,25 @@ def test_ranks_with_other_numbers_of_attempts_have_advantages(tmp_path: Path) ->
         value = sum(found) / len(found) if found else value
     for state in states:
         assert state["values"].tolist() == pytest.approx([value, 0.0], rel=1e-5)
+
+
+class LeavesOut:
+    """A collate function that leaves out a row of the first batch."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, rows: list[Any]) -> Any:
+        self.calls += 1
+        return torch.utils.data.default_collate(rows[self.calls == 1 :])
+
+
+def test_a_first_batch_may_lack_rows_where_the_loader_says_how_many_there_can_be(tmp_path: Path) -> None:
+    rows = torch.utils.data.TensorDataset(*Rows(rows=ROWS).batch, torch.arange(ROWS))
+    sampler = Quota(ROWS, [0.5] * ROWS, k=1000, max_trials=1000, id_key=2)
+    settings: Any = {"module": Answers("correct"), "rows": rows, "collate_fn": LeavesOut(), "max_epochs": 1}
+    ids, states = fit(tmp_path, sampler, SelectionReport(tmp_path / "report", id_key=2), **settings)
+    assert [[len(batch) for batch in rank] for rank in ids] == [[SIZE - 1, *[SIZE] * (ROWS // SIZE // 2 - 1)]] * 2
+    trained = torch.tensor([row for rank in ids for batch in rank for row in batch]).bincount(minlength=ROWS)
+    for state in states:
+        assert state["trials"][:ROWS].tolist() == trained.tolist()

@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_select.callbacks.gathering import Gathering
 from lightning_select.errors import ConfigurationError, TrainingStepContractError
 from lightning_select.samplers.base import OnlineSampler
-from lightning_select.samplers.success import SOURCES, with_success
+from lightning_select.samplers.success import SOURCES
 from lightning_select.signals.base import Signals
 from lightning_select.types import Int
 
-__all__ = ["BY_ITSELF", "note_on", "of_all_ranks", "restored_late", "returned_signals", "unreadable_success"]
+__all__ = ["BY_ITSELF", "note_on", "restored_late", "returned_signals", "unreadable_success"]
 
 BY_ITSELF = (
     '{owner} learns from whether a row is classified right, since training_step returns no "reward" or "correct".'
@@ -47,29 +46,6 @@ def returned_signals(
     if missing is not None and (missing == "reward" or not getattr(module, "automatic_optimization", True)):
         raise _error(sampler, module, missing, f"only {', '.join(sorted(map(str, entries))) or 'a loss'}")
     return {} if missing is not None else found
-
-
-def of_all_ranks(
-    sampler: OnlineSampler, gathering: Gathering, ids: Int[Tensor, "rows"], signals: Mapping[str, Tensor]
-) -> tuple[Int[Tensor, "all"], Mapping[str, Tensor]]:
-    """Ids and signals of the rows of all ranks.
-
-    Where there are several and the sampler learns from success, each rank counts its own: the rows of one may have been
-    tried more often than those of another, and all send tensors of one size.
-
-    Raises:
-        ArgumentError: A reward that is counted is outside [0, 1].
-        ConfigurationError: A batch is larger than the first one, or rewards that are not counted are of more attempts.
-    """
-    everyone: dict[str, Tensor] = {}
-    if gathering.world > 1 and "success" in sampler.needs and signals.keys() & set(SOURCES):
-        counted = with_success(sampler.owner, signals)
-        signals = {name: one for name, one in counted.items() if name in sampler.needs - {"success"}}
-        table = gathering.values(torch.stack([counted["success"], counted["attempts"]], dim=1))
-        everyone["success"], everyone["attempts"] = table.unbind(dim=1)
-    for name, one in signals.items():
-        everyone[name] = gathering.attempts(one) if name == "reward" else gathering.values(one)
-    return gathering.ids(ids), everyone
 
 
 def unreadable_success(sampler: OnlineSampler, module: nn.Module) -> TrainingStepContractError:

@@ -27,6 +27,7 @@ class Noting:
         rows: Length of the dataset.
         device: Device of the model.
         unit: Whether periods count epochs or steps.
+        size: How many rows of a batch there can be, as the loader says; 0 where nobody knows.
         steady: Is no batch larger than the first?
         amid: Is the first batch one amid an epoch, which may be its short last one?
 
@@ -36,12 +37,12 @@ class Noting:
         offered: Rows of this rank in batches so far, before any selection.
     """
 
-    def __init__(self, rows: int, device: torch.device, *, unit: str, steady: bool, amid: bool) -> None:
+    def __init__(self, rows: int, device: torch.device, *, unit: str, size: int, steady: bool, amid: bool) -> None:
         self.record = RowRecord(rows, device=device)
         self.record.periods.unit = unit
         self.snapshots = Snapshots()
         self.offered = 0
-        self._gathering = Gathering("SelectionReport", steady=steady, amid=amid)
+        self._gathering = Gathering("SelectionReport", rows=size, steady=steady, amid=amid)
         self._epoch: int | None = None
         self._scored: list[Said] = []
         self._heard: Signals | None = None

@@ -8,15 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from lightning_select.callbacks.base import SelectionCallback
-from lightning_select.callbacks.feed import (
-    BY_ITSELF,
-    note_on,
-    of_all_ranks,
-    restored_late,
-    returned_signals,
-    unreadable_success,
-)
-from lightning_select.callbacks.gathering import Gathering
+from lightning_select.callbacks.feed import BY_ITSELF, note_on, restored_late, returned_signals, unreadable_success
+from lightning_select.callbacks.gathering import Gathering, of_all_ranks
 from lightning_select.callbacks.interception import Interception
 from lightning_select.callbacks.loaders import (
     batch_rows,
@@ -70,7 +63,7 @@ class SamplerFeedback(SelectionCallback):
     def __init__(self, *, name: str = "sampler") -> None:
         super().__init__(name, None)
         self.sampler: OnlineSampler | None = None
-        self._attached_by_itself = self._sees_success = self._steady = False
+        self._attached_by_itself, self._sees_success, self._rows = False, False, 0
         self._undo: list[Callable[[], None]] = []
         self._state: Mapping[str, Any] | None = None
         self._heard: Signals | None = None
@@ -105,7 +98,8 @@ class SamplerFeedback(SelectionCallback):
         if self.sampler is None:
             return
         super().on_train_start(trainer, pl_module)
-        self._gathering = Gathering(self.sampler.owner, steady=self._steady, amid=starts_amid_epoch(trainer))
+        rows = self._rows
+        self._gathering = Gathering(self.sampler.owner, rows=rows, steady=rows > 0, amid=starts_amid_epoch(trainer))
         self.sampler.progress = so_far(trainer, self.sampler.progress, self.total_steps)
 
     @property
@@ -183,8 +177,8 @@ class SamplerFeedback(SelectionCallback):
             return
         check_loader(trainer, loader, found, self.sampler)
         previous, self.sampler = self.sampler, found
-        self._steady = (rows := batch_rows(loader)) > 0
-        found.bind(rows, draws_ahead(loader), trainer.strategy.root_device)
+        self._rows = batch_rows(loader)
+        found.bind(self._rows, draws_ahead(loader), trainer.strategy.root_device)
         if previous is None:
             found.progress = Progress()
             found.restart(trainer.current_epoch)

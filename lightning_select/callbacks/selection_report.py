@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_select.callbacks.base import SelectionCallback
 from lightning_select.callbacks.clock import Clock
-from lightning_select.callbacks.loaders import is_steady
+from lightning_select.callbacks.loaders import batch_rows, is_steady
 from lightning_select.callbacks.noting import Noting
 from lightning_select.callbacks.report_checks import (
     check_arguments,
@@ -129,8 +129,8 @@ class SelectionReport(SelectionCallback):
             ConfigurationError: The length of the dataset is not known, or is not that of the checkpoint.
         """
         super().on_train_start(trainer, pl_module)
-        rows = dataset_length(self, self.interception)
-        sizes = {"steady": is_steady(trainer.train_dataloader), "amid": starts_amid_epoch(trainer)}
+        rows, loader = dataset_length(self, self.interception), trainer.train_dataloader
+        sizes: Any = {"size": batch_rows(loader), "steady": is_steady(loader), "amid": starts_amid_epoch(trainer)}
         self.noting = Noting(rows, trainer.strategy.root_device, unit=period_unit(trainer), **sizes)
         if self._state is not None:
             self.noting.load_state_dict(self._state["noting"])

@@ -42,6 +42,13 @@ def test_the_first_batch_settles_the_size(two_ranks: list[int]) -> None:
         gathering.values(torch.zeros(5))
 
 
+def test_a_loader_that_tells_the_size_settles_it(two_ranks: list[int]) -> None:
+    gathering = Gathering("Me", rows=4)
+    for rows in (2, 4, 1):
+        assert gathering.values(torch.zeros(rows)).shape == (8,)
+    assert two_ranks == [4]
+
+
 def test_ranks_pad_their_attempts_to_the_most_of_any(two_ranks: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "gather_rows", lambda values, capacity: values[None].expand(2, -1, -1))
     gathering = Gathering("Me")
@@ -71,8 +78,8 @@ def test_only_a_run_that_goes_on_amid_an_epoch_has_its_ranks_agree_at_every_step
     told: dict[str, bool] = {}
 
     class Told(Gathering):
-        def __init__(self, owner: str, *, steady: bool = True, amid: bool = False) -> None:
-            super().__init__(owner, steady=steady, amid=amid)
+        def __init__(self, owner: str, *, rows: int = 0, steady: bool = True, amid: bool = False) -> None:
+            super().__init__(owner, rows=rows, steady=steady, amid=amid)
             told[owner] = amid
 
     for name in ("loss_reweighting", "sampler_feedback", "noting"):
@@ -114,8 +121,8 @@ def test_a_report_has_its_ranks_agree_once_where_batches_are_of_one_size(
     told: list[bool] = []
 
     class Told(Gathering):
-        def __init__(self, owner: str, *, steady: bool = True, amid: bool = False) -> None:
-            super().__init__(owner, steady=steady, amid=amid)
+        def __init__(self, owner: str, *, rows: int = 0, steady: bool = True, amid: bool = False) -> None:
+            super().__init__(owner, rows=rows, steady=steady, amid=amid)
             told.append(steady)
 
     monkeypatch.setattr("lightning_select.callbacks.noting.Gathering", Told)
