@@ -63,7 +63,7 @@ class Weighted(OnlineSampler):
         ArgumentError: A value is out of range, or without replacement too few rows have a positive weight.
 
     Attributes:
-        weights: The weights, to be read and set: ``sampler.weights[ids] = w``.
+        weights: The weights, to be read and set: ``sampler.weights[ids] = w``, or all: ``sampler.weights = w``.
 
     Example:
         >>> sampler = Weighted(3, [0.0, 1.0, 0.0], num_samples=2)
@@ -109,8 +109,17 @@ class Weighted(OnlineSampler):
         # Rows of positive weight, all and those left; None: to be counted.
         self._positive: int | None = positive
         self._number: int | None = positive
-        self.weights = RowWeights(self.owner, self._all, self._set)
+        self._weights = RowWeights(self.owner, self._all, self._set)
         self.begin()
+
+    @property
+    def weights(self) -> RowWeights:
+        """The weights of all rows. To assign others sets every one of them."""
+        return self._weights
+
+    @weights.setter
+    def weights(self, weights: Values | RowWeights) -> None:
+        self._weights[:] = weights.tensor() if isinstance(weights, RowWeights) else weights
 
     def rows_of_epoch(self) -> int:
         """Rows of an epoch."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import jaxtyping
 import numpy as np
@@ -32,6 +33,20 @@ def test_weights_act_on_the_next_draw() -> None:
     sampler.weights[:] = 0.0
     sampler.weights[7] = 1.0
     assert set(rows) == {7}
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor, lambda values: Weighted(4, values).weights])
+@pytest.mark.parametrize("replacement", [True, False])
+def test_weights_that_are_assigned_act_on_the_next_draw(kind: Any, replacement: bool) -> None:
+    sampler = Weighted(4, [1.0, 1.0, 0.0, 0.0], replacement=replacement)
+    assert set(sampler) == {0, 1}
+    sampler.weights = kind([0.0, 0.0, 1.0, 1.0])
+    assert sampler.weights.tensor().tolist() == [0.0, 0.0, 1.0, 1.0]
+    assert set(sampler) | set(sampler) == {2, 3}
+    for wrong, told in (([1.0] * 3, "for each of 4 ids, got 3"), ([1, 1, 1, -1], "be finite and not negative, got -1")):
+        with pytest.raises(ArgumentError, match=f"Weighted.weights must .*{told}"):
+            sampler.weights = kind(wrong) if kind in (np.array, torch.tensor) else wrong
+    assert set(sampler) <= {2, 3}
 
 
 def test_weights_are_read_and_set_like_a_list() -> None:
