@@ -245,4 +245,4 @@ class OnlineSampler(DistributedSampler[Any]):
 
     def _warn_unfed(self, *, over: bool) -> None:
         if self.needs and not (self.fed or self.updates or self.rank or self._said):
-            self._said = warn_unfed(self.owner, self._stream.drawn, over=over)
+            self._said = warn_unfed(self.owner, self._stream.drawn_ever, over=over)

@@ -32,7 +32,8 @@ __all__ = [
 ]
 
 _SILENCE = (2048, 256)
-"""Rows drawn without having learnt anything, after which a sampler that needs to says so: amid an epoch, at its end."""
+"""Rows drawn, in all epochs, without having learnt anything, after which a sampler that needs to says so: amid an epoch
+and at its end."""
 
 
 def whole(owner: str, name: str, value: Any, least: int | None = None) -> int:

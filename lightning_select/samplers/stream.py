@@ -34,6 +34,7 @@ class Stream:
     Attributes:
         epoch: Number of the epoch, from 0.
         drawn: Rows of all ranks drawn in this epoch.
+        drawn_ever: The same of all epochs, since this object was made.
         arrivals: Batches that arrived so far, in all epochs.
         chunk: Rows of one draw, of all ranks.
         loader_lead: Batches that the loader draws ahead.
@@ -42,6 +43,7 @@ class Stream:
 
     def __init__(self, draw: Callable[[int, torch.Generator], Drawn], seed: int, lag: int) -> None:
         self.epoch, self.drawn, self.chunk, self.loader_lead = 0, 0, 0, 0
+        self.drawn_ever = 0
         self._draw, self._seed, self._lag = draw, seed, lag
         self.arrivals, self._draws, self._arrived = 0, 0, False
         self._flight: Chunk | None = None
@@ -113,7 +115,7 @@ class Stream:
 
     def _next(self, count: int, listed: bool) -> Chunk:
         drawn = self._draw(count, generator_at(self.device, self._seed, self.epoch, self._draws))
-        self._draws, self.drawn = self._draws + 1, self.drawn + count
+        self._draws, self.drawn, self.drawn_ever = self._draws + 1, self.drawn + count, self.drawn_ever + count
         share = slice(distributed.rank(), None, distributed.world_size())
         parts = (None if part is None else part[share] for part in (drawn.ids, drawn.weights))
         # The sampler may change its own; lists are copies anyway.

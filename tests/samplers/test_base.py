@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import math
 import pickle
 import random
@@ -250,6 +251,15 @@ def test_a_long_first_epoch_without_news_is_enough_to_say_so() -> None:
     rows = iter(ByLastLoss(5000))
     with pytest.warns(UserWarning, match="has learnt nothing from 2080 rows"):
         [next(rows) for _ in range(2100)]
+
+
+@pytest.mark.parametrize(("rows", "batches", "told"), [(200, 99, 400), (256, 99, 512), (5000, 10, 2080)])
+def test_short_epochs_without_news_add_up_to_enough_to_say_so(rows: int, batches: int, told: int) -> None:
+    """Epochs of few rows, and those that a loop breaks off."""
+    data = DataLoader(range(rows), 8, sampler=ByLastLoss(rows))
+    with pytest.warns(UserWarning, match=f"has learnt nothing from {told} rows") as said:
+        _ = [list(itertools.islice(data, batches)) for _ in range(50)]
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 5, 6])
