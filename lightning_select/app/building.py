@@ -97,7 +97,7 @@ def check_sampler(config: DictConfig, method: str = "") -> bool:
     missing = sorted(OmegaConf.missing_keys(config.sampler))
     if missing:
         raise ConfigurationError(
-            f"sampler.{missing[0]} must be given, one value per row of the dataset, got none{by}. Data of your own may "
+            f"{missing[0]} must be given, one value per row of the dataset, got none{by}. Data of your own may "
             "make the sampler in train_dataloader instead of taking it from the config."
         )
     return True

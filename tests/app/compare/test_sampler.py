@@ -53,7 +53,7 @@ def test_data_that_take_no_sampler_say_so(launch_tiny: Any) -> None:
 
 
 def test_a_sampler_that_must_know_the_rows_says_what_is_missing(launch: Any) -> None:
-    with pytest.raises(ConfigurationError, match="sampler.groups must be given, one value per row of the dataset"):
+    with pytest.raises(ConfigurationError, match="^sampler.groups must be given, one value per row of the dataset"):
         launch(*OWN, *DRAWN, "sampler=group_balanced")
 
 
