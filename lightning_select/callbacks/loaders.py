@@ -96,6 +96,11 @@ def check_loader(trainer: Any, loader: Any, sampler: OnlineSampler, other: Onlin
         ConfigurationError: It does not.
     """
     owner, rows = sampler.owner, sized_len(samples_of(loader))
+    if isinstance(as_given(getattr(loader, "batch_sampler", None)), OnlineSampler):
+        raise ConfigurationError(
+            f"{owner} must be the `sampler` of a loader, for it gives single rows, got it as batch_sampler. Write "
+            "DataLoader(dataset, batch_size, sampler=sampler)."
+        )
     if not trainer.training:
         raise ConfigurationError(
             f"{owner} must draw for training alone, got a loader for validation too. Leave it out."

@@ -275,6 +275,12 @@ def test_a_loader_that_is_made_anew_takes_over_what_was_learnt() -> None:
     assert torch.equal(module.made[-1].last, sampler.last)
 
 
+def test_a_sampler_in_the_place_of_a_batch_sampler_is_refused() -> None:
+    data = DataLoader(Rows(), batch_sampler=ByLastLoss(48))  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="ByLastLoss must be the `sampler` of a loader, .* as batch_sampler"):
+        trainer(SamplerFeedback()).fit(Classifier(), data)
+
+
 def test_two_loaders_are_refused() -> None:
     class Both(Classifier):
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
