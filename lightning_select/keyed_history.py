@@ -10,6 +10,7 @@ import torch
 
 from lightning_select.errors import ArgumentError, ConfigurationError
 from lightning_select.history import SampleHistory
+from lightning_select.states import broken_state, check_state
 from lightning_select.types import Float, Int, Num, Shaped, Tensor
 from lightning_select.visits import check_call, check_whole, visits
 
@@ -126,18 +127,20 @@ class KeyedHistory:
         """Take over what `state_dict` gave.
 
         Raises:
-            ConfigurationError: The state is of another capacity or has other columns, or is that of a `SampleHistory`.
+            ConfigurationError: The state is of another capacity or has other columns, is that of a `SampleHistory`, or
+                is damaged; all is as it was.
         """
         columns = {name: value for name, value in state.items() if name not in ("keys", "slots")}
         if len(columns) + 2 != len(state):
             raise ConfigurationError(f"KeyedHistory must be given a state with keys and slots, got {', '.join(state)}.")
-        capacity = columns["count"].shape[0]
+        capacity = columns["count"].shape[0] if "count" in columns else self.capacity
         if capacity != self.capacity:
             raise ConfigurationError(
                 f"KeyedHistory.capacity must be that of the state ({capacity}), got {self.capacity}."
             )
+        slots = _checked_slots(state, capacity)
         self.table.load_state_dict(columns)
-        self._slots = OrderedDict(zip(state["keys"].tolist(), state["slots"].tolist(), strict=True))
+        self._slots = slots
 
     def _check(self, keys: list[int], step: int, signals: Mapping[str, Tensor], keep: Tensor | float) -> None:
         """Refuse what the table would refuse, before a key has lost its place to another one."""
@@ -170,6 +173,19 @@ class KeyedHistory:
             self._slots.move_to_end(key)
         if taken:
             self.table.clear(torch.tensor(taken))
+
+
+def _checked_slots(state: Mapping[str, Tensor], capacity: int) -> OrderedDict[int, int]:
+    """Slot of each key; as long as there is room, the next new key takes the slot after those that are taken."""
+    owner, ours = "KeyedHistory", {name: state[name] for name in ("keys", "slots")}
+    none = torch.zeros(0, dtype=torch.int64)
+    check_state(owner, ours, {"keys": none, "slots": none}, loose=frozenset(ours))
+    keys, slots = ours["keys"].tolist(), ours["slots"].tolist()
+    if len({*keys} - {_PADDING}) != len(keys) or len(keys) > capacity:
+        raise broken_state(owner, "state.keys", f"be at most {capacity} different keys", f"{len(keys)} of them")
+    if sorted(slots) != list(range(len(keys))):
+        raise broken_state(owner, "state.slots", f"be the first {len(keys)}, one for each key", str(slots)[:80])
+    return OrderedDict(zip(keys, slots, strict=True))
 
 
 def _listed(keys: Tensor) -> list[int]:

@@ -198,3 +198,26 @@ def test_a_state_that_does_not_fit() -> None:
         history.load_state_dict(KeyedHistory(3, columns=()).state_dict())
     with pytest.raises(ConfigurationError, match="SampleHistory.columns must be those of the state: keys, slots"):
         SampleHistory(3).load_state_dict(history.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"count": None}, r"SampleHistory.columns must be those of the state: last_step"),
+        ({"keys": torch.tensor([1, 2])}, r"state.slots .* must be the first 2, one for each key, got \[0\]"),
+        ({"keys": torch.tensor([1, 2]), "slots": torch.tensor([0, 0])}, r"state.slots .* got \[0, 0\]"),
+        ({"keys": torch.tensor([1, 2]), "slots": torch.tensor([0, 7])}, r"state.slots .* got \[0, 7\]"),
+        ({"keys": torch.arange(4), "slots": torch.arange(4)}, "state.keys .* at most 3 different keys, got 4"),
+        ({"keys": torch.tensor([1, 1]), "slots": torch.arange(2)}, "state.keys .* at most 3 different keys, got 2"),
+        ({"keys": torch.tensor([-1])}, "state.keys .* at most 3 different keys, got 1"),
+        ({"keys": torch.tensor([0.5])}, "state.keys .* must be a tensor of whole numbers"),
+        ({"slots": [0]}, "state.slots .* must be a tensor of whole numbers"),
+    ],
+)
+def test_a_damaged_state_is_refused_whole(changes: dict[str, Any], told: str) -> None:
+    history = KeyedHistory(3)
+    history.update(torch.tensor([5]), 0, loss=torch.tensor([1.0]))
+    state = {name: one for name, one in (history.state_dict() | changes).items() if one is not None}
+    with pytest.raises(ConfigurationError, match=told):
+        history.load_state_dict(state)
+    assert history.read("last_loss", torch.tensor([5, 1, 2])).nan_to_num(-1).tolist() == [1.0, -1.0, -1.0]
