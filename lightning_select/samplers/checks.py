@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Hashable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Hashable, Iterable, Mapping, Sequence, Set, Sized
 from numbers import Integral, Real
 from typing import Any
 
@@ -90,9 +90,15 @@ def labels_of(
     """The distinct labels in sorted order, and for each row the position of its label among them.
 
     Raises:
-        ArgumentError: There is not one label for each row, or a row has none (``None``, NaN, an empty string).
+        ArgumentError: There is not one label for each row, a row has none (``None``, NaN, an empty string), or labels
+            have no order.
     """
     values = labels.tolist() if hasattr(labels, "tolist") else labels
+    if isinstance(values, (Mapping, Set)):
+        kind = type(values).__name__
+        raise ArgumentError(
+            f"{owner}.{name} must hold one label for each of {rows} rows, in their order, got a {kind}."
+        )
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise ArgumentError(f"{owner}.{name} must hold one label for each of {rows} rows, got {values!r}.")
     # A list of tensors of one number is what a loop over a dataset gives.
@@ -102,7 +108,10 @@ def labels_of(
     for row, one in enumerate(values):
         if one is None or one == "" or one != one or not isinstance(one, Hashable):
             raise ArgumentError(f"{owner}.{name} must hold a label for every row, got {one!r} for row {row}.")
-    names = sorted(set(values), key=lambda one: (str(type(one)), one))
+    try:
+        names = sorted(dict.fromkeys(values), key=lambda one: (str(type(one)), one))
+    except TypeError as error:
+        raise ArgumentError(f"{owner}.{name} must hold labels that can be sorted, got {error}. Use names.") from error
     place = {one: number for number, one in enumerate(names)}
     return names, torch.tensor([place[one] for one in values], dtype=torch.int64, device="cpu")
 

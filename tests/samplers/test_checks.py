@@ -58,6 +58,24 @@ def test_labels_that_are_none(labels: Any) -> None:
         CategoryBandit(3, labels)
 
 
+@pytest.mark.parametrize("labels", [{"a", "b", "c"}, frozenset("abc"), {"a": 1, "b": 2, "c": 3}])
+def test_labels_without_the_order_of_the_rows(labels: Any) -> None:
+    kind = type(labels).__name__
+    with pytest.raises(ArgumentError, match=f"CategoryBandit.categories must hold .* in their order, got a {kind}."):
+        CategoryBandit(3, labels)
+
+
+@pytest.mark.parametrize("labels", [[(1, "a"), ("a", 1)], [1j, 2j]])
+def test_labels_that_cannot_be_sorted(labels: list[Any]) -> None:
+    with pytest.raises(ArgumentError, match=r"GroupBalanced.groups must hold labels that can be sorted, got '<' not"):
+        GroupBalanced(2, labels)
+
+
+def test_labels_without_an_order_of_their_own_are_in_that_of_the_rows() -> None:
+    labels = [frozenset(one) for one in ("cd", "ab", "ef", "ab")]
+    assert labels_of("Owner", "labels", labels, 4)[1].tolist() == [0, 1, 2, 1]
+
+
 @pytest.mark.parametrize("ids", [[99], [-7], [5]])
 def test_ids_outside_the_dataset(ids: list[int]) -> None:
     signals = {"loss": torch.ones(1), "reward": torch.tensor([[1.0, 0.0]])}
