@@ -124,7 +124,7 @@ def check_ids(owner: str, ids: Any, rows: int | None) -> Int[Tensor, "rows"]:
     Raises:
         RowIdError: They are no whole numbers, or one is outside the dataset.
     """
-    ids = ids if isinstance(ids, Tensor) else torch.as_tensor(ids)
+    ids = _tensor(RowIdError, f"{owner}.ids must be whole numbers", ids)
     check_whole(f"{owner}.ids", ids)
     if rows is not None and may_look(ids.device) and ids.shape[0]:
         listed = ids.tolist()
@@ -141,11 +141,15 @@ def checked_signals(
     """Ids and signals as tensors, one line per id each, with successes counted where they are needed.
 
     Raises:
-        ArgumentError: A signal is missing, or has another number of rows.
+        ArgumentError: A signal is missing, holds no numbers, or has another number of rows.
         RowIdError: An id is outside the dataset.
     """
     ids = check_ids(owner, ids, rows)
-    given = {name: one if isinstance(one, Tensor) else torch.as_tensor(one) for name, one in signals.items()}
+    if not isinstance(signals, Mapping):
+        got = type(signals).__name__
+        raise ArgumentError(f'{owner}.observe must get signals by name, such as {{"loss": losses}}, got {got}.')
+    rule = f"{owner}.observe must get numbers as"
+    given = {name: _tensor(ArgumentError, f"{rule} {name}", one) for name, one in signals.items()}
     for name, value in given.items():
         if value.shape[:1] != ids.shape:
             got = tuple(value.shape)
@@ -169,3 +173,12 @@ def warn_unfed(owner: str, drawn: int, *, over: bool) -> bool:
         stacklevel=4,
     )
     return True
+
+
+def _tensor(kind: type[ArgumentError] | type[RowIdError], rule: str, values: Any) -> Tensor:
+    if isinstance(values, Tensor):
+        return values
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise kind(f"{rule}, got {type(values).__name__}: {error}.") from error

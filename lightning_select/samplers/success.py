@@ -16,6 +16,9 @@ __all__ = ["SOURCES", "count_successes", "with_success"]
 SOURCES = ("reward", "correct")
 """Signals that tell how often a row was solved, the more telling first."""
 
+_ROUNDING = 1e-6
+"""Share of the attempts by which a sum of rewards in float32 may exceed them."""
+
 
 def count_successes(
     owner: str, rewards: Num[Tensor, "rows *attempts"]
@@ -38,11 +41,29 @@ def count_successes(
 
 
 def with_success(owner: str, signals: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The signals, and from rewards or correctness ``success`` and ``attempts`` where they are not there already."""
+    """The signals, and from rewards or correctness ``success`` and ``attempts`` where they are not there already.
+
+    Raises:
+        ArgumentError: On a CPU, a reward is outside [0, 1], or there are more successes than attempts or less than 0.
+    """
     source = next((name for name in SOURCES if name in signals), None)
     if "success" in signals:
-        return signals if "attempts" in signals else {**signals, "attempts": torch.ones_like(signals["success"])}
+        told = signals if "attempts" in signals else {**signals, "attempts": torch.ones_like(signals["success"])}
+        _check_counts(owner, told["success"], told["attempts"])
+        return told
     if source is None:
         return signals
     success, attempts = count_successes(owner, signals[source])
     return {**signals, "success": success, "attempts": attempts}
+
+
+def _check_counts(owner: str, success: Num[Tensor, "rows"], attempts: Num[Tensor, "rows"]) -> None:
+    """Successes lie between none and all attempts, as far as looking costs nothing; NaN is neither."""
+    if not may_look(success.device) or not may_look(attempts.device) or success.shape != attempts.shape:
+        return
+    wrong = (success < 0) | (success > attempts + _ROUNDING * attempts.abs())
+    if bool(wrong.any()):
+        raise ArgumentError(
+            f"{owner}.success must be between 0 and the attempts of its row, got {float(success[wrong][0]):g} of "
+            f"{float(attempts[wrong][0]):g}. Give both as numbers of attempts."
+        )

@@ -92,6 +92,40 @@ def test_rewards_that_are_not_counted_may_be_anything() -> None:
     torch.testing.assert_close(one.values, two.values, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("signals", "told"),
+    [
+        (torch.ones(1), "must get signals by name, .* got Tensor"),
+        ({"loss": None}, "must get numbers as loss, got NoneType"),
+        ({"loss": ["a"]}, "must get numbers as loss, got list"),
+        ({"loss": [2**400]}, "must get numbers as loss, got list"),
+    ],
+)
+def test_observations_that_are_no_numbers(signals: Any, told: str) -> None:
+    with pytest.raises(ArgumentError, match=f"ByLastLoss.observe {told}"):
+        ByLastLoss(3).observe(torch.tensor([0]), signals)
+    with pytest.raises(RowIdError, match="ByLastLoss.ids must be whole numbers, got list"):
+        ByLastLoss(3).observe(["a"], {"loss": torch.ones(1)})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("success", "attempts"), [(-5.0, 2.0), (5.0, 2.0), (1.0, 0.0), (3.0, None), (0.0, -1.0)])
+def test_successes_that_are_not_between_none_and_all_attempts(success: float, attempts: float | None) -> None:
+    sampler = Quota(3, [0.5] * 3)
+    given = {"success": torch.tensor([1.0, success])}
+    given |= {} if attempts is None else {"attempts": torch.tensor([1.0, attempts])}
+    of = f"got {success:g} of {1 if attempts is None else attempts:g}"
+    with pytest.raises(ArgumentError, match=f"Quota.success must be between 0 and the attempts of its row, {of}"):
+        sampler.observe(torch.tensor([0, 1]), given)
+    assert sampler.trials.sum() == sampler.updates == 0
+
+
+def test_successes_may_be_rounded_and_missing() -> None:
+    sampler = Quota(4, [0.5] * 4)
+    success = torch.tensor([3.0000002, float("nan"), 0.0, 2.0])
+    sampler.observe(torch.arange(4), {"success": success, "attempts": torch.tensor([3.0, 2.0, 0.0, float("nan")])})
+    assert sampler.trials.tolist() == pytest.approx([3.0, 0.0, 0.0, 0.0])
+
+
 def test_observations_as_lists_and_arrays() -> None:
     sampler = ByLastLoss(4)
     sampler.observe(torch.tensor([0, 1]), {"loss": np.array([1.0, 2.0]), "other": [1, 2]})  # type: ignore[dict-item]
