@@ -46,6 +46,9 @@ _KEEPER = 1e-30
 _CLOSE = 1e-6
 """Rounding, of rates and rewards in float32, that is not to cost an attempt."""
 
+_MOST = 2**53
+"""Counts are kept in float64, which has every whole number up to here."""
+
 
 def quota(pass_rates: Float[Tensor, "rows"], k: int, mode: Literal["uniform", "prop2diff"]) -> Float[Tensor, "rows"]:
     """Right answers that each row has to reach: ``k``, or ``ceil(k * d / max d)`` and at least 1, for fail rates d."""
@@ -98,7 +101,7 @@ class Quota(OnlineSampler):
         if mode not in ("uniform", "prop2diff"):
             raise ArgumentError(f"{self.owner}.mode must be one of uniform, prop2diff, got {mode!r}.")
         self.mode = mode
-        self.k, self.max_trials = whole(self.owner, "k", k, 1), whole(self.owner, "max_trials", max_trials, 1)
+        self.k, self.max_trials = _count(self.owner, "k", k), _count(self.owner, "max_trials", max_trials)
         rates = _checked_rates(self.owner, pass_rates, self.rows)
         # One row more than there are: padding is led there, and it is what a draw finds when all others are done.
         self._targets = torch.cat([quota(rates, k, mode), torch.zeros(1, dtype=torch.float64)])
@@ -178,6 +181,13 @@ class Quota(OnlineSampler):
         needed = torch.minimum(missing / rate, self.max_trials - trials)
         weights = torch.where((missing > _CLOSE) & (trials < self.max_trials), needed, 0.0)
         return torch.where(rows == self.rows, _KEEPER, weights).float()
+
+
+def _count(owner: str, name: str, value: Any) -> int:
+    number = whole(owner, name, value, 1)
+    if number > _MOST:
+        raise ArgumentError(f"{owner}.{name} must be at most 2^53, got {value!r}.")
+    return number
 
 
 def _checked_rates(owner: str, pass_rates: Any, rows: int) -> Float[Tensor, "rows"]:

@@ -170,6 +170,8 @@ def test_weights_can_be_gone_through() -> None:
         (lambda: BetaPosterior(5, prior=1.0), "BetaPosterior.prior must be 2 numbers, got 1.0"),
         (lambda: Pools(5, thresholds=0.5), "Pools.thresholds must be 2 numbers, got 0.5"),
         (lambda: Quota(5, None), "Quota.pass_rates must hold one rate for each of 5 rows, got NoneType"),
+        (lambda: Quota(2, [0.5, 1.0], k=2**70), rf"Quota.k must be at most 2\^53, got {2**70}"),
+        (lambda: Quota(2, [0.5, 1.0], max_trials=2**70), rf"Quota.max_trials must be at most 2\^53, got {2**70}"),
         (lambda: Weighted(2, [1, 1], replacement="no"), "Weighted.replacement must be True or False, got 'no'"),
         (lambda: LossProportional(5, replacement=0), "LossProportional.replacement must be True or False, got 0"),
         (lambda: CategoryBandit(2, [0, 1], normalise="no"), "CategoryBandit.normalise must be True or False, got 'no'"),
