@@ -23,6 +23,7 @@ __all__ = [
     "STANDARD_GAMMA",
     "TorchDispatchMode",
     "base_of",
+    "beneath_functorch",
     "hooks_of",
     "in_functorch",
     "inner_schedulers",
@@ -31,6 +32,7 @@ __all__ = [
     "overload_name",
     "schema_of",
     "storage_id",
+    "unwrapped",
     "version_of",
     "wrapper_subclass",
 ]
@@ -63,6 +65,18 @@ def wrapper_subclass(kind: type[Tensor], shape: tuple[int, ...], dtype: torch.dt
 def in_functorch() -> bool:
     """Are we inside torch.func.vmap or grad, where tensors stand for many tensors?"""
     return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def unwrapped(tensor: Tensor) -> Tensor:
+    """The tensor in memory that the wrap of torch.func.vmap or grad stands for; any other as it is."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor
+
+
+def beneath_functorch() -> Any:
+    """A context in which torch.func.vmap and grad leave operations on unwrapped tensors alone."""
+    return torch._C._DisableFuncTorch()
 
 
 def output_size(node: Any) -> int:

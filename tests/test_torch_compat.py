@@ -30,6 +30,24 @@ def test_functorch_is_noticed() -> None:
     assert not torch_compat.in_functorch()
 
 
+def test_what_functorch_wraps_is_found() -> None:
+    """``torch._C._functorch``, ``_DisableFuncTorch``: what is changed inside vmap or grad would stay changed."""
+    held, seen = torch.zeros(2, 3), []
+
+    def inside(x: torch.Tensor) -> torch.Tensor:
+        with torch_compat.beneath_functorch():
+            plain = torch_compat.unwrapped(x)
+            seen.append((torch_compat.storage_id(plain), tuple(plain.shape), plain.clone()))
+        x.add_(1)
+        return x.sum()
+
+    torch.func.vmap(torch.func.vmap(inside))(held)
+    torch.func.grad(lambda y, x: y * inside(x))(torch.ones(()), held)
+    assert [(storage, shape) for storage, shape, _ in seen] == [(torch_compat.storage_id(held), (2, 3))] * 2
+    assert [value.tolist() for *_, value in seen] == [[[float(n)] * 3] * 2 for n in range(2)]
+    assert torch_compat.unwrapped(held) is held
+
+
 def test_the_graph_knows_the_sizes_of_its_outputs() -> None:
     """``Node._input_metadata``: without it, any part of a loss that is no reduction counts as unseen."""
     x = torch.ones(3, 2, requires_grad=True)

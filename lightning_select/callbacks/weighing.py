@@ -14,7 +14,7 @@ from lightning_select.batch import shallow_copy
 from lightning_select.compat import keeping_buffers, rank_zero_info
 from lightning_select.errors import TrainingStepContractError
 from lightning_select.signals.base import Signals
-from lightning_select.signals.contract import NothingReturnedError, contract_error, parse_output, rows_of
+from lightning_select.signals.contract import NothingReturnedError, bent_error, contract_error, parse_output, rows_of
 from lightning_select.signals.layout.probe import Run, StepShape
 from lightning_select.signals.reading import read_signals, row_losses
 from lightning_select.signals.recording.capture import Capture
@@ -132,6 +132,8 @@ class WeighedStep:
         elif weights is not None:
             for record, layout in zip(capture.records, shape.layouts, strict=True):
                 if layout is not None:
+                    if record.bent:
+                        raise bent_error(self._module, record.reduction.name)
                     record.weigh(weights, layout)
         return output
 

@@ -14,6 +14,7 @@ from lightning_select.types import Batch
 
 __all__ = [
     "NothingReturnedError",
+    "bent_error",
     "contract_error",
     "manual_error",
     "parse_output",
@@ -70,6 +71,20 @@ def manual_error(module: nn.Module, weights_of: str | None = None, way_out: str 
     return TrainingStepContractError(
         f"{name}.training_step must leave its loss to be weighted by the weights of {weights_of}, got manual "
         f"optimisation, where the loss is used before anyone can weigh it. Use automatic optimisation, or {way_out}."
+    )
+
+
+def bent_error(module: nn.Module, reduction: str) -> TrainingStepContractError:
+    """The error for a step that trains on a gradient of a loss whose rows are weighted inside of a kernel.
+
+    Args:
+        module: Whose step it is.
+        reduction: The loss.
+    """
+    return TrainingStepContractError(
+        f"{type(module).__name__}.training_step must reduce a loss by hand that it differentiates with "
+        f"create_graph=True where rows are weighted, got {reduction}. Write its mean or sum over the rows outside of "
+        "it, as in F.cross_entropy(z, y, reduction='none').mean(): the weights then leave that gradient alone."
     )
 
 

@@ -35,6 +35,7 @@ from lightning_select.torch_compat import in_functorch, version_of
 __all__ = ["Capture"]
 
 _GATHER = frozenset({torch.gather, Tensor.gather})
+_DIFFERENTIATORS = frozenset({torch.autograd.grad})
 _WRITES = frozenset(
     {getattr(owner, name) for owner in (Tensor, torch) for name in dir(owner) if name.endswith("_") and name[-2] != "_"}
     | {getattr(Tensor, name) for name in dir(Tensor) if name.startswith("__i") and name.endswith("__")}
@@ -46,7 +47,7 @@ _WRITES = frozenset(
 @cache
 def _watched(*, reads: bool, writes: bool, linear: bool) -> frozenset[Any]:
     """Functions that mean something to a capture; all others go straight through."""
-    functions = REDUCERS | CUTTERS | (LOG_SOFTMAX | _GATHER if reads else frozenset())
+    functions = REDUCERS | CUTTERS | (LOG_SOFTMAX | _GATHER | _DIFFERENTIATORS if reads else frozenset())
     return functions | (_WRITES if writes else frozenset()) | (FOLLOWED | {F.linear} if linear else frozenset())
 
 
@@ -101,6 +102,8 @@ class Capture(TorchFunctionMode):
             for target in _targets(func, args, kwargs):
                 self._before_write(func, target)
                 self._linears.written(target)
+        if func in _DIFFERENTIATORS and self._marks and not torch.is_grad_enabled():
+            raise RuntimeError("the graph of marked scalars has no gradient to give to the step")  # it gets a whole one
         if func in LOG_SOFTMAX:
             self._see_log_softmax(args, kwargs)
         elif func in _GATHER and len(args) > 2:

@@ -24,11 +24,13 @@ class Gate:
         self.shape = shape
         self.row_axis = row_axis
         self.scale: Tensor | None = None
+        self.differentiated = False
 
     def __call__(self, grad: Tensor) -> Tensor | None:
         """The scaled gradient. A weight of zero silences even a gradient that is not finite."""
         scale = self.scale
         if scale is None:
+            self.differentiated |= torch.is_grad_enabled()  # the step takes a gradient with create_graph=True
             return None
         scaled = (grad * scale).masked_fill_(scale == 0, 0.0)
         return scaled if scaled.dtype == grad.dtype else scaled.to(grad.dtype)
@@ -104,6 +106,15 @@ class Record:
     def connected(self) -> bool:
         """Can a gradient pass through the scalar?"""
         return self.scalar.requires_grad
+
+    @property
+    def bent(self) -> bool:
+        """Does a gradient that the step took of the result itself pass the gates a second time?
+
+        What is computed from that gradient depends on what the gates stand at, unless the reduction is linear in it.
+        """
+        part = self.part or self.reduction
+        return not part.linear and any(gate.differentiated for gate in self.gates)
 
     def weigh(self, weights: Float[Tensor, "rows"], layout: Layout) -> None:
         """Set the weights of the rows before the backward pass starts."""

@@ -16,6 +16,8 @@ __all__ = ["SHARED", "Reduction", "Terms"]
 SHARED = frozenset({"weight", "pos_weight", "linear_weight", "linear_bias"})
 """Tensor arguments of losses that every row shares."""
 
+_LINEAR = frozenset({"Tensor.mean", "Tensor.nanmean", "Tensor.sum", "Tensor.nansum", "F.nll_loss"})
+
 
 @dataclass(eq=False)
 class Terms:
@@ -81,6 +83,11 @@ class Reduction:
     halfway: Callable[[], Reduction] | None = None
     fresh: bool = False
     summed: bool = False
+
+    @property
+    def linear(self) -> bool:
+        """Is the result linear in what is weighted? The gradient of it then does not depend on that."""
+        return not self.by_arguments or (self.name in _LINEAR and not self.fresh)
 
     def row_inputs(self) -> list[str]:
         """Names of the arguments whose gradients carry the rows."""

@@ -29,7 +29,14 @@ from lightning_select.signals.contract import NotRestoredError
 from lightning_select.signals.equality import same_values
 from lightning_select.signals.memory import is_out_of_memory
 from lightning_select.signals.traceless.module_tree import ModuleTree
-from lightning_select.torch_compat import TorchDispatchMode, schema_of, storage_id
+from lightning_select.torch_compat import (
+    TorchDispatchMode,
+    beneath_functorch,
+    in_functorch,
+    schema_of,
+    storage_id,
+    unwrapped,
+)
 
 __all__ = ["SET_DATA", "ModuleKeeper", "WriteWatch"]
 
@@ -100,6 +107,13 @@ class ModuleKeeper:
         """Keep a copy of ``target``, if it is part of the module or the batch, just before ``func`` changes it."""
         if not isinstance(target, Tensor):
             return
+        if in_functorch():  # a wrap has no storage of its own, and writes to that of what it wraps
+            with beneath_functorch():
+                self._save_before_write(func, unwrapped(target))
+        else:
+            self._save_before_write(func, target)
+
+    def _save_before_write(self, func: Callable[..., Any], target: Tensor) -> None:
         if func == SET_DATA:
             self._swapped.append((target, target.data))
         elif (storage := _storage(target)) not in self._saved:

@@ -87,7 +87,7 @@ class Surroundings:
         try:
             return run(*args, **kwargs)
         except RuntimeError as error:
-            if self._differentiates or type(error) is not RuntimeError or "grad" not in str(error):
+            if self._differentiates or type(error) is not RuntimeError or not _is_of_gradients(error):
                 raise
         self._differentiates = True
         try:
@@ -95,3 +95,8 @@ class Surroundings:
         except Exception:
             self._differentiates = False
             raise
+
+
+def _is_of_gradients(error: RuntimeError) -> bool:
+    """Does torch miss a graph, or find that the graph of scalars of a scoring pass does not lead to the model?"""
+    return any(word in str(error) for word in ("grad", "allow_unused"))
