@@ -33,7 +33,7 @@ class NothingReturnedError(TrainingStepContractError):
 
 
 class NotRestoredError(TrainingStepContractError):
-    """The step changed a tensor so that it cannot be put back."""
+    """The step changed or used up what cannot be put back."""
 
 
 def contract_error(module: nn.Module, seen: str) -> TrainingStepContractError:

@@ -12,7 +12,10 @@ see `lightning_select.signals.traceless.snapshot`.
 
 What cannot be put back, or is not:
 
-* iterators, generators and files cannot be rewound; a closure, a global and an attribute of a class are not seen;
+* iterators and generators cannot be rewound: who draws from one in an attribute, a list, a dict or an object is refused
+  (see `lightning_select.signals.traceless.iterators`), except those of a list, a tuple or a range. One in a tuple, a
+  deque, a set or a slot goes on, and so does a file;
+* a closure, a global and an attribute of a class are not seen;
 * what belongs to torch, Lightning or the standard library (optimizers, datasets, loggers, Trainers), to a client of a
   tracking service or to a table of data, and objects that hold a thread, a queue or a socket, are left alone;
 * a container of more than a thousand entries, all numbers, strings and tensors, gets its entries back, but what is
@@ -29,7 +32,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_select.compat import rank_zero_warn
-from lightning_select.signals.traceless.content import TENSORS, Restore, is_worth_a_look, ways_of
+from lightning_select.signals.traceless.content import (
+    PLAIN,
+    TENSORS,
+    Restore,
+    attributes_of,
+    is_worth_a_look,
+    keep_object,
+    ways_of,
+)
+from lightning_select.signals.traceless.iterators import close_iterators, holds_iterators
 
 __all__ = ["AttributeKeeper", "KeptAttributes"]
 
@@ -44,6 +56,12 @@ class KeptAttributes:
     restores: list[Restore] = field(default_factory=list)
     tensors: list[Tensor] = field(default_factory=list)
     modules: dict[int, nn.Module] = field(default_factory=dict)
+    holders: list[Any] = field(default_factory=list)
+
+    def close_iterators(self, owner: str) -> None:
+        """Let nobody draw from the iterators among what was found, until it is put back."""
+        for holder in self.holders:
+            close_iterators(holder, owner)
 
     def restore(self) -> None:
         """Give every object its old content."""
@@ -84,7 +102,10 @@ class AttributeKeeper:
                     restore, content = keep(value)
                     kept.restores.append(restore)
                     if len(content) <= _MANY or id(value) not in self._flat:
-                        kinds = set(filter(is_worth_a_look, set(map(type, content))))
+                        held = set(map(type, content)) - PLAIN
+                        if held and holds_iterators(held):
+                            kept.holders.append(attributes_of(value) if keep is keep_object else value)
+                        kinds = set(filter(is_worth_a_look, held))
                         if len(content) <= _MANY or not kinds <= TENSORS:
                             found.extend(entry for entry in content if type(entry) in kinds)
                             continue

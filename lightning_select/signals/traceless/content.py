@@ -15,14 +15,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["TENSORS", "Restore", "is_plain", "is_worth_a_look", "put_back", "ways_of"]
+__all__ = [
+    "PLAIN",
+    "TENSORS",
+    "Restore",
+    "attributes_of",
+    "is_plain",
+    "is_worth_a_look",
+    "keep_object",
+    "packages_of",
+    "put_back",
+    "ways_of",
+]
 
 Restore = Callable[[], Any]
 Keep = Callable[[Any], tuple[Restore, Collection[Any]]]
 
 _ARRAY = 2**21
 
-_PLAIN: frozenset[type] = frozenset(
+PLAIN: frozenset[type] = frozenset(
     {int, float, complex, bool, str, bytes, type(None), type, range, slice, torch.Size, torch.dtype, torch.device}
     | {types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType}
 )
@@ -37,7 +48,7 @@ _LIVE = frozenset({"threading", "queue", "_queue", "socket", "_socket", "subproc
 
 def is_plain(value: Any) -> bool:
     """Is there nothing in ``value`` that could change?"""
-    return type(value) in _PLAIN or (type(value) is tuple and all(map(is_plain, value)))
+    return type(value) in PLAIN or (type(value) is tuple and all(map(is_plain, value)))
 
 
 def _identical(now: dict[Any, Any], before: dict[Any, Any]) -> bool:
@@ -131,13 +142,10 @@ def _keep_numpy_generator(value: Any) -> tuple[Restore, Collection[Any]]:
     return partial(setattr, bits, "state", bits.state), ()
 
 
-def _keep_object(value: Any) -> tuple[Restore, Collection[Any]]:
+def keep_object(value: Any) -> tuple[Restore, Collection[Any]]:
     """The attributes of an object, in its ``__dict__`` and in its slots."""
-    try:
-        table = object.__getattribute__(value, "__dict__")
-    except AttributeError:
-        table = {}
-    before = dict.copy(table) if isinstance(table, dict) else {}
+    table = attributes_of(value)
+    before = dict.copy(table)
     kind: Any = type(value)
     slots = [(slot, _read(slot, value)) for slot in _slots_of(kind)]
     content = [*before.values(), *(held for _, held in slots)]
@@ -145,13 +153,21 @@ def _keep_object(value: Any) -> tuple[Restore, Collection[Any]]:
         return _nothing, ()
 
     def restore() -> None:
-        if isinstance(table, dict):
-            put_back(table, before)
+        put_back(table, before)
         for slot, held in slots:
             if _read(slot, value) is not held:
                 slot.__delete__(value) if held is _UNSET else slot.__set__(value, held)
 
     return restore, content
+
+
+def attributes_of(value: Any) -> dict[str, Any]:
+    """The ``__dict__`` of an object, past its class; an empty one where it has none."""
+    try:
+        table = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return {}
+    return table if isinstance(table, dict) else {}
 
 
 def _read(slot: Any, value: Any) -> Any:
@@ -169,7 +185,7 @@ def _slots_of(kind: Any) -> tuple[Any, ...]:
 
 @lru_cache(maxsize=4096)
 def _is_live(kind: Any) -> bool:
-    return not _LIVE.isdisjoint(_packages_of(kind))
+    return not _LIVE.isdisjoint(packages_of(kind))
 
 
 @lru_cache(maxsize=4096)
@@ -179,16 +195,17 @@ def ways_of(kind: Any) -> tuple[Keep, ...]:
         return ()
     content = tuple(keep for base, keep in _KEEPERS if issubclass(kind, base))
     has_attributes = kind.__dictoffset__ != 0 or bool(_slots_of(kind))
-    return (*content, _keep_object) if has_attributes and _LEFT_ALONE.isdisjoint(_packages_of(kind)) else content
+    return (*content, keep_object) if has_attributes and _LEFT_ALONE.isdisjoint(packages_of(kind)) else content
 
 
 @lru_cache(maxsize=4096)
 def is_worth_a_look(kind: Any) -> bool:
     """May an object of this type change, or hold one that does?"""
-    return kind not in _PLAIN and (issubclass(kind, (Tensor, nn.Module)) or bool(ways_of(kind)))
+    return kind not in PLAIN and (issubclass(kind, (Tensor, nn.Module)) or bool(ways_of(kind)))
 
 
-def _packages_of(kind: Any) -> set[str]:
+def packages_of(kind: Any) -> set[str]:
+    """Where a class and its bases come from."""
     return {str(base.__module__).partition(".")[0] for base in kind.__mro__}
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_select.compat import TRAINER_LINKS
 from lightning_select.signals.traceless.attributes import AttributeKeeper, KeptAttributes
 from lightning_select.signals.traceless.content import is_plain, put_back
+from lightning_select.signals.traceless.iterators import close_iterators, holds_iterators
 from lightning_select.torch_compat import MODULE_CHILDREN, MODULE_TABLES
 
 __all__ = ["ModuleTree"]
@@ -39,6 +40,7 @@ class ModuleTree:
         self._still_before: list[Table] = []
         self._moving: list[nn.Module] = []
         self._moving_before: list[Table] = []
+        self._drawn_from: list[nn.Module] = []
         self._attributes = AttributeKeeper()
         self._content = KeptAttributes()
         self._survey({})
@@ -56,6 +58,13 @@ class ModuleTree:
                 self._survey({**self._hidden, **self._content.modules})
                 self._keep_content()
         return self._content.tensors
+
+    def close_iterators(self) -> None:
+        """Let nobody draw from what cannot be rewound, from `keep` to `restore`."""
+        owner = type(self._root).__name__
+        for module in self._drawn_from:
+            close_iterators(vars(module), owner)
+        self._content.close_iterators(owner)
 
     def restore(self) -> None:
         """Put everything back as it was at the last `keep`."""
@@ -113,12 +122,13 @@ class ModuleTree:
 
     def _keep_content(self) -> None:
         self._moving_before = [vars(module).copy() for module in self._moving]
-        values = [
-            value
-            for before in self._moving_before
-            for name, value in before.items()
-            if name not in _MACHINERY and not is_plain(value)
-        ]
+        values: list[Any] = []
+        self._drawn_from = []
+        for module, before in zip(self._moving, self._moving_before, strict=True):
+            own = [value for name, value in before.items() if name not in _MACHINERY and not is_plain(value)]
+            if holds_iterators(set(map(type, own))):
+                self._drawn_from.append(module)
+            values += own
         self._content = self._attributes.keep(values, self._known)
 
     def _has_same_tables(self) -> bool:

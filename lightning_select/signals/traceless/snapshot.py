@@ -88,6 +88,7 @@ class ModuleKeeper:
         written: set[int] = set()
         first = self._first
         try:
+            self._tree.close_iterators()
             if first or self._written_by_kernels:
                 for storage in self._owners().keys() if first else self._written_by_kernels:
                     self._save(storage)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from lightning_select.batch import tensors_of
+from lightning_select.signals.contract import NotRestoredError
 from lightning_select.signals.layout.experiments import device_of
 from lightning_select.signals.sharded import left_sharded, sharding_parts
 from lightning_select.signals.traceless.casts import fresh_casts
@@ -83,15 +85,29 @@ class Surroundings:
             yield
 
     def attempt(self, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """What ``run`` returns. A step that takes a gradient itself fails without a graph; it gets one from then on."""
+        """What ``run`` returns. A step that takes a gradient itself fails without a graph; it gets one from then on.
+
+        Raises:
+            NotRestoredError: The step raised ``StopIteration``.
+        """
         try:
-            return run(*args, **kwargs)
+            return self._attempt(partial(run, *args, **kwargs))
+        except StopIteration as error:
+            raise NotRestoredError(
+                f"{type(self._module).__name__}.training_step must not let a StopIteration out while its rows are "
+                "scored, got one, which Lightning would take for the end of the epoch. Start again with what ran out, "
+                "or define selection_step(self, batch), which is scored in its place."
+            ) from error
+
+    def _attempt(self, run: Callable[[], Any]) -> Any:
+        try:
+            return run()
         except RuntimeError as error:
             if self._differentiates or type(error) is not RuntimeError or not _is_of_gradients(error):
                 raise
         self._differentiates = True
         try:
-            return run(*args, **kwargs)
+            return run()
         except Exception:
             self._differentiates = False
             raise
