@@ -34,6 +34,7 @@ from lightning_select.signals.contract import contract_error, rows_of
 from lightning_select.signals.layout.probe import StepShape
 from lightning_select.signals.scoring import StepRunner
 from lightning_select.signals.sharded import check_strategy
+from lightning_select.signals.traceless.surroundings import Surroundings
 from lightning_select.types import Batch
 
 __all__ = ["Interception"]
@@ -69,7 +70,8 @@ class Interception:
         self._row_ids: RowIds | None = None
         self._loaders = 0
         self._weights: Tensor | None = None
-        self._weighed = WeighedStep(module, self.runner(train_mode=True))
+        training = Surroundings(module, trainer, train_mode=True)
+        self._weighed = WeighedStep(module, self.runner(train_mode=True), training)
 
     @classmethod
     def join(cls, member: Member, trainer: Any, module: Any) -> Interception:
@@ -223,10 +225,11 @@ class Interception:
                 member.cannot_hear(error)
 
         needs = frozenset(name for member in listeners for name in member.wants if name != "loss")
+        how = {"weighs": self._weights is not None or bool(weighers), "lenient": not weighers}
         mildly = None if insisting else excuse
         around = nullcontext(original) if self.clock is None else self.clock.around(original, weighers or listeners)
         with around as step:
-            return self._weighed(step, args, kwargs, weigh, needs, lenient=not weighers, excuse=mildly)
+            return self._weighed(step, args, kwargs, weigh, needs, **how, excuse=mildly)
 
     def _weights_of(
         self, measure: Callable[[], Signals], rows: int, weighers: list[Member], listeners: list[Member]

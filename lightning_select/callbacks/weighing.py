@@ -20,6 +20,8 @@ from lightning_select.signals.reading import read_signals, row_losses
 from lightning_select.signals.recording.capture import Capture
 from lightning_select.signals.recording.records import put_gate
 from lightning_select.signals.scoring import StepRunner
+from lightning_select.signals.selection_step import asked
+from lightning_select.signals.traceless.surroundings import Surroundings
 from lightning_select.types import Float
 
 __all__ = ["WeighedStep"]
@@ -40,11 +42,13 @@ class WeighedStep:
     Args:
         module: The LightningModule.
         runner: Probes the step in the mode it trains in.
+        surroundings: What a ``selection_step`` finds around it.
     """
 
-    def __init__(self, module: nn.Module, runner: StepRunner) -> None:
+    def __init__(self, module: nn.Module, runner: StepRunner, surroundings: Surroundings) -> None:
         self._module = module
         self._runner = runner
+        self._surroundings = surroundings
         self._ask_module = False
         self._uncompiled = False
         self._said = False
@@ -57,13 +61,15 @@ class WeighedStep:
         weigh: Weigh,
         needs: frozenset[str] = frozenset(),
         *,
+        weighs: bool = True,
         lenient: bool = False,
         excuse: Excuse | None = None,
     ) -> Any:
         """What ``step`` returns; its backward pass will be weighted. ``needs`` names signals wanted beside the loss.
 
-        With ``lenient`` a step that skips its very first batch is none to complain of. ``excuse`` is told why a step
-        cannot be read, where nobody insists; the step then runs as if nobody had asked.
+        Without ``weighs`` the rows are only measured, so that ``weigh`` gives no weights. With ``lenient`` a step that
+        skips its very first batch is none to complain of. ``excuse`` is told why a step cannot be read, where nobody
+        insists; the step then runs as if nobody had asked.
 
         Raises:
             TrainingStepContractError: The step cannot be read row by row, and there is no ``excuse``.
@@ -83,7 +89,10 @@ class WeighedStep:
                 readable = None
             if readable is None:
                 return step(*args, **kwargs)
-            self._ask_module, self._uncompiled = not readable, not self._runner.runs_compiled(again, batch_idx)
+            self._ask_module = not readable
+            self._uncompiled = readable and not self._runner.runs_compiled(again, batch_idx)
+        if self._ask_module:
+            return self._run_asked(step, args, kwargs, batch, rows, weigh, weighs=weighs, excuse=excuse)
         eager = torch.compiler.set_stance("force_eager") if self._uncompiled else nullcontext()
         with eager, keeping_buffers(self._module), Capture(gated=True, want_logits=bool(needs)) as capture:
             output = step(*args, **kwargs)
@@ -112,8 +121,6 @@ class WeighedStep:
         loss, losses = parse_output(self._module, output, rows)
         if losses is not None:
             return self._weigh_returned(output, loss, losses, weigh)
-        if self._ask_module:
-            return self._weigh_asked(output, loss, batch, rows, weigh)
         run = Run.of(self._module, capture, loss, rows)
         shape = self._runner.shape_for(run.names)
         if shape is None or not shape.fits(run):
@@ -176,18 +183,45 @@ class WeighedStep:
             return output
         return {**output, "loss": loss + _extra(losses, weights)}
 
-    def _weigh_asked(self, output: Any, loss: Tensor, batch: Any, rows: int, weigh: Weigh) -> Any:
-        """The way out ``selection_step``: its losses join the graph, at the price of a second forward pass."""
-        selection_step: Any = self._module.selection_step
-        signals = selection_step(batch)
-        losses = signals.loss if isinstance(signals, Signals) else None
-        if losses is None or losses.shape != (rows,) or not losses.requires_grad:
-            raise contract_error(self._module, "from selection_step no loss per row with a gradient, to be weighted")
+    def _run_asked(
+        self,
+        step: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        batch: Any,
+        rows: int,
+        weigh: Weigh,
+        *,
+        weighs: bool,
+        excuse: Excuse | None,
+    ) -> Any:
+        """The way out ``selection_step``: its losses join the graph, at the price of a second forward pass.
+
+        That pass is made first and leaves no trace, so both steps find the same module, batch and random numbers.
+        """
+        try:
+            signals = asked(self._module, self._surroundings, batch, rows, differentiated=weighs)
+            losses = self._asked_losses(signals, rows, weighs=weighs)
+        except TrainingStepContractError as error:
+            if excuse is None:
+                raise
+            excuse(error)
+            return step(*args, **kwargs)
+        output = step(*args, **kwargs)
+        if output is None:
+            return None
         weights = weigh(lambda: replace(signals, loss=losses.detach().float()), rows)
         if weights is None:
             return output
-        weighted = loss + _extra(losses, weights)
+        weighted = parse_output(self._module, output, rows)[0] + _extra(losses, weights)
         return {**output, "loss": weighted} if isinstance(output, Mapping) else weighted
+
+    def _asked_losses(self, signals: Signals, rows: int, *, weighs: bool) -> Tensor:
+        losses = signals.loss
+        if losses is None or losses.shape != (rows,) or (weighs and not losses.requires_grad):
+            wanted = " with a gradient, to be weighted" if weighs else ""
+            raise contract_error(self._module, f"from selection_step no loss per row{wanted}")
+        return losses
 
 
 def _count(run: Run, shape: StepShape) -> int:

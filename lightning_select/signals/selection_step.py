@@ -9,15 +9,24 @@ from torch import nn
 from lightning_select.batch import shallow_copy
 from lightning_select.signals.base import Signals
 from lightning_select.signals.contract import contract_error
-from lightning_select.signals.recording.capture import Capture
+from lightning_select.signals.recording.writes import Writes
 from lightning_select.signals.traceless.surroundings import Surroundings
 from lightning_select.types import Batch
 
 __all__ = ["asked"]
 
 
-def asked(module: nn.Module, surroundings: Surroundings, batch: Batch, rows: int) -> Signals:
+def asked(
+    module: nn.Module, surroundings: Surroundings, batch: Batch, rows: int, *, differentiated: bool = False
+) -> Signals:
     """What ``module.selection_step`` returns, called without leaving a trace.
+
+    Args:
+        module: The module.
+        surroundings: What it finds around it.
+        batch: The batch.
+        rows: Number of its rows.
+        differentiated: Let the losses have a graph, which is differentiated later.
 
     Raises:
         TrainingStepContractError: It returned something else than signals of every row.
@@ -25,7 +34,7 @@ def asked(module: nn.Module, surroundings: Surroundings, batch: Batch, rows: int
     selection_step: Any = module.selection_step
 
     def ask() -> Any:
-        with surroundings.around(batch), Capture(before_write=surroundings.keeper.before_write):
+        with surroundings.around(batch, outlived=differentiated), Writes(surroundings.keeper.before_write):
             return selection_step(shallow_copy(batch))
 
     signals = surroundings.attempt(ask)

@@ -30,25 +30,20 @@ from lightning_select.signals.recording.masks import CUTTERS, Cut, Cuts, cuts_by
 from lightning_select.signals.recording.records import Gate, Record, Unreduced, put_gate
 from lightning_select.signals.recording.reductions import REDUCERS, recognise, unreduced
 from lightning_select.signals.recording.terms import Reduction
+from lightning_select.signals.recording.writes import WRITES, BeforeWrite, written_by
 from lightning_select.torch_compat import in_functorch, version_of
 
 __all__ = ["Capture"]
 
 _GATHER = frozenset({torch.gather, Tensor.gather})
 _DIFFERENTIATORS = frozenset({torch.autograd.grad})
-_WRITES = frozenset(
-    {getattr(owner, name) for owner in (Tensor, torch) for name in dir(owner) if name.endswith("_") and name[-2] != "_"}
-    | {getattr(Tensor, name) for name in dir(Tensor) if name.startswith("__i") and name.endswith("__")}
-    | {Tensor.__setitem__, Tensor.data.__set__}  # type: ignore[attr-defined]
-) - {Tensor.__init__, Tensor.__init_subclass__, Tensor.__int__, Tensor.__invert__, Tensor.__index__, Tensor.__iter__}
-"""Functions that change their first argument."""
 
 
 @cache
 def _watched(*, reads: bool, writes: bool, linear: bool) -> frozenset[Any]:
     """Functions that mean something to a capture; all others go straight through."""
     functions = REDUCERS | CUTTERS | (LOG_SOFTMAX | _GATHER | _DIFFERENTIATORS if reads else frozenset())
-    return functions | (_WRITES if writes else frozenset()) | (FOLLOWED | {F.linear} if linear else frozenset())
+    return functions | (WRITES if writes else frozenset()) | (FOLLOWED | {F.linear} if linear else frozenset())
 
 
 class Capture(TorchFunctionMode):
@@ -70,7 +65,7 @@ class Capture(TorchFunctionMode):
         connected: Sequence[bool] | None = None,
         want_linear: bool = False,
         want_logits: bool = False,
-        before_write: Callable[[Callable[..., Any], Any], None] | None = None,
+        before_write: BeforeWrite | None = None,
     ) -> None:
         super().__init__()
         self.records: list[Record] = []
@@ -99,7 +94,7 @@ class Capture(TorchFunctionMode):
         if func in REDUCERS:
             return self._reduce(func, args, kwargs)
         if self._before_write is not None:
-            for target in _targets(func, args, kwargs):
+            for target in written_by(func, args, kwargs):
                 self._before_write(func, target)
                 self._linears.written(target)
         if func in _DIFFERENTIATORS and self._marks and not torch.is_grad_enabled():
@@ -244,10 +239,3 @@ def _descends_from_mark(values: Iterable[Any]) -> bool:
         elif isinstance(value, (list, tuple)) and _descends_from_mark(value):
             return True
     return False
-
-
-def _targets(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Sequence[Any]:
-    """The tensors that a call is about to change."""
-    if func in _WRITES or kwargs.get("inplace"):
-        return args[0] if args and isinstance(args[0], (list, tuple)) else args[:1]
-    return () if kwargs.get("out") is None else (kwargs["out"],)

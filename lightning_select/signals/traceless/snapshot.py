@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 from torch.nn.parameter import is_lazy
 
 from lightning_select.errors import ConfigurationError
@@ -80,10 +81,17 @@ class ModuleKeeper:
         self._held: list[Tensor] = []
         self._saved: dict[int, list[tuple[Tensor, Tensor]]] = {}
         self._swapped: list[tuple[Tensor, Tensor]] = []
+        self._announced: set[int] = set()
 
     @contextmanager
-    def kept(self, batch: Iterable[Tensor] = ()) -> Iterator[None]:
-        """Everything that happens to the module and the batch inside is undone at the end, also after an error."""
+    def kept(self, batch: Iterable[Tensor] = (), *, outlived: bool = False) -> Iterator[None]:
+        """Everything that happens to the module and the batch inside is undone at the end, also after an error.
+
+        Args:
+            batch: Tensors of the batch.
+            outlived: A graph that is made inside is differentiated later. Torch is then told of what is put back, so
+                that it refuses a graph that needs it as it was, instead of going wrong in silence.
+        """
         self._batch, self._held = list(batch), self._tree.keep()
         written: set[int] = set()
         first = self._first
@@ -101,6 +109,8 @@ class ModuleKeeper:
                 yield
         finally:
             self._tree.restore()
+            if outlived:
+                self._tell_of_changes()
             self._restore_values(written)
             self._first, self._batch, self._held, self._owned = first, [], [], None
 
@@ -117,7 +127,10 @@ class ModuleKeeper:
     def _save_before_write(self, func: Callable[..., Any], target: Tensor) -> None:
         if func == SET_DATA:
             self._swapped.append((target, target.data))
-        elif (storage := _storage(target)) not in self._saved:
+            return
+        storage = _storage(target)
+        self._announced.add(storage)
+        if storage not in self._saved:
             self._save(storage)
 
     def _owners(self) -> dict[int, list[Tensor]]:
@@ -141,6 +154,11 @@ class ModuleKeeper:
             targets = [tensor.data if tensor.layout is torch.strided else tensor for tensor in tensors]
             self._saved[storage] = [(target, target.detach().clone()) for target in targets]
 
+    def _tell_of_changes(self) -> None:
+        # What kernels write (BatchNorm) is not told: they save it with the graph without a need of it.
+        changed = [owned for storage in self._announced & self._saved.keys() for owned in self._owners()[storage]]
+        increment_version([*changed, *(target for target, _ in self._swapped)])
+
     def _restore_values(self, written: set[int]) -> None:
         for target, data in reversed(self._swapped):
             target.data = data
@@ -153,7 +171,7 @@ class ModuleKeeper:
                     self._written_by_kernels.add(storage)  # some kernels do not declare what they write
                 for data, values in copies:
                     failure = self._put_back(data, values) or failure
-        self._saved, self._swapped = {}, []
+        self._saved, self._swapped, self._announced = {}, [], set()
         if failure is not None:  # all others are as they were by now
             raise failure
 

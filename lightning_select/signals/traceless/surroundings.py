@@ -50,15 +50,18 @@ class Surroundings:
         self._sharding: list[Any] | None = None
 
     @contextmanager
-    def around(self, batch: Batch, *, grad: bool = False, eager: bool = False) -> Iterator[None]:
+    def around(
+        self, batch: Batch, *, grad: bool = False, eager: bool = False, outlived: bool = False
+    ) -> Iterator[None]:
         """The surroundings that training has, for as long as the context is open.
 
         Args:
             batch: What the step is given.
             grad: Let it make a graph.
             eager: Let nothing run compiled.
+            outlived: Let it make a graph that is differentiated later.
         """
-        grad = grad or self._differentiates
+        grad = grad or outlived or self._differentiates
         tensors = tuple(tensors_of(batch))
         if self._sharding is None:  # a module is sharded after it was set up
             self._sharding = sharding_parts(self._module)
@@ -70,7 +73,7 @@ class Surroundings:
             # Before the gradients, which are to see what the step did to the flags of the weights.
             stack.enter_context(registrations_kept(modules))
             stack.enter_context(self.gradients.kept(tensors, grad=grad))
-            stack.enter_context(self.keeper.kept(tensors))
+            stack.enter_context(self.keeper.kept(tensors, outlived=outlived))
             stack.enter_context(left_sharded(self._sharding))
             if not self._train_mode:
                 for attributes in map(vars, modules):
