@@ -7,6 +7,7 @@ Every name here has a test that says what to do when it moves.
 from __future__ import annotations
 
 import math
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -27,7 +28,9 @@ __all__ = [
     "hooks_of",
     "in_functorch",
     "inner_schedulers",
+    "is_compiled_function",
     "is_compiled_part",
+    "is_compiler_error",
     "output_size",
     "overload_name",
     "schema_of",
@@ -55,6 +58,8 @@ MODULE_HOOKS = (
 
 NO_TORCH_FUNCTION: Any = torch._C._disabled_torch_function_impl
 """The ``__torch_function__`` of a subclass whose operations are seen by ``__torch_dispatch__`` alone."""
+
+_COMPILER_ERROR = ("torch._dynamo.exc", "TorchDynamoException")
 
 
 def wrapper_subclass(kind: type[Tensor], shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Any:
@@ -108,6 +113,16 @@ def hooks_of(weight: Tensor) -> tuple[dict[Any, Any] | None, dict[Any, Any] | No
 def is_compiled_part(module: nn.Module) -> bool:
     """Was this very module compiled, by ``module.compile()`` or ``torch.compile(module)``?"""
     return getattr(module, "_compiled_call_impl", None) is not None or type(module).__name__ == "OptimizedModule"
+
+
+def is_compiled_function(value: Any) -> bool:
+    """Is it what ``torch.compile`` makes of a function?"""
+    return isinstance(value, FunctionType) and "_torchdynamo_orig_callable" in vars(value)
+
+
+def is_compiler_error(error: BaseException) -> bool:
+    """Was it the compiler that failed, which may not break its graph (``fullgraph=True``), for one?"""
+    return any((kind.__module__, kind.__name__) == _COMPILER_ERROR for kind in type(error).__mro__)
 
 
 def inner_schedulers(scheduler: Any) -> list[Any]:

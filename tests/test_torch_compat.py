@@ -141,6 +141,19 @@ def test_a_compiled_part_is_known() -> None:
     assert torch_compat.is_compiled_part(module)
 
 
+def test_an_error_of_the_compiler_is_known() -> None:
+    """``torch._dynamo.exc.TorchDynamoException``: a step compiled in one piece would not run uncompiled instead."""
+
+    def whole(x: torch.Tensor) -> torch.Tensor:
+        torch._dynamo.graph_break()
+        return x
+
+    with pytest.raises(Exception, match=r"graph.break") as caught:
+        torch.compile(whole, backend="eager", fullgraph=True)(torch.ones(1))
+    assert torch_compat.is_compiler_error(caught.value)
+    assert not torch_compat.is_compiler_error(RuntimeError("mine"))
+
+
 @pytest.mark.parametrize("kind", ["SequentialLR", "ChainedScheduler"])
 def test_inner_schedulers_are_found(kind: str) -> None:
     """``_schedulers``: a step that turns their knobs while it is scored would turn them twice."""

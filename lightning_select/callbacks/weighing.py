@@ -15,6 +15,7 @@ from lightning_select.compat import keeping_buffers, rank_zero_info
 from lightning_select.errors import TrainingStepContractError
 from lightning_select.signals.base import Signals
 from lightning_select.signals.contract import NothingReturnedError, bent_error, contract_error, parse_output, rows_of
+from lightning_select.signals.layout.compiled import whole_graphs_refused
 from lightning_select.signals.layout.probe import Run, StepShape
 from lightning_select.signals.reading import read_signals, row_losses
 from lightning_select.signals.recording.capture import Capture
@@ -95,7 +96,7 @@ class WeighedStep:
             return self._run_asked(step, args, kwargs, batch, rows, weigh, weighs=weighs, excuse=excuse)
         eager = torch.compiler.set_stance("force_eager") if self._uncompiled else nullcontext()
         with eager, keeping_buffers(self._module), Capture(gated=True, want_logits=bool(needs)) as capture:
-            output = step(*args, **kwargs)
+            output = whole_graphs_refused(self._module, step, args, kwargs)
         if output is None:
             return None  # the module skips this batch, and Lightning says so
         try:

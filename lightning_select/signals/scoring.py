@@ -18,7 +18,7 @@ from lightning_select.signals.head.capture import HeadCapture, HeadReached
 from lightning_select.signals.head.head import Head
 from lightning_select.signals.head.lazy_logits import UnfollowedError
 from lightning_select.signals.head.reader import HeadReader
-from lightning_select.signals.layout.compiled import is_compiled, runs_compiled, told_uncompiled
+from lightning_select.signals.layout.compiled import is_compiled, may_be_compiled, runs_compiled, told_uncompiled
 from lightning_select.signals.layout.experiments import device_of, examine
 from lightning_select.signals.layout.noise import RowNoise, skip_draws
 from lightning_select.signals.layout.probe import Run, StepShape
@@ -129,7 +129,7 @@ class StepRunner:
             if self._eager or found[1] in self._shapes or not is_compiled(self._module):
                 return found
         except Exception as error:
-            if self._eager or is_out_of_memory(error) or not is_compiled(self._module):
+            if self._eager or is_out_of_memory(error) or not may_be_compiled(self._module, error):
                 raise
         self._eager = True
         told_uncompiled(self._module, "scored")

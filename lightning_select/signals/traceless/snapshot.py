@@ -83,6 +83,11 @@ class ModuleKeeper:
         self._swapped: list[tuple[Tensor, Tensor]] = []
         self._announced: set[int] = set()
 
+    @property
+    def is_new(self) -> bool:
+        """Has no pass shown yet what a step writes to, so that everything is copied and watched?"""
+        return self._first
+
     @contextmanager
     def kept(self, batch: Iterable[Tensor] = (), *, outlived: bool = False) -> Iterator[None]:
         """Everything that happens to the module and the batch inside is undone at the end, also after an error.

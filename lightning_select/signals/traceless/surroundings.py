@@ -81,7 +81,7 @@ class Surroundings:
                         attributes["training"] = False
             stack.enter_context(fresh_casts())
             stack.enter_context(torch.set_grad_enabled(grad))
-            if eager:
+            if eager or self.keeper.is_new:  # its watch over writes is a mode below which torch compiles nothing
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             if self._trainer is not None:
                 stack.enter_context(self._trainer.precision_plugin.train_step_context())
