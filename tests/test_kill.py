@@ -42,6 +42,9 @@ SAMPLERS: dict[str, Callable[[], OnlineSampler]] = {
 class Asks(Classifier):
     """Asks for the length of training where schedulers do, which makes Lightning set up its loaders early."""
 
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        pass
+
     def configure_optimizers(self) -> Any:
         optimizer = super().configure_optimizers()
         steps = int(self.trainer.estimated_stepping_batches)
@@ -77,7 +80,9 @@ class Kill(pl.Callback):
             os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
-def run(folder: Path, sampler: str, workers: int, ranks: int, kill: tuple[int, str] | None = None) -> int:
+def run(
+    folder: Path, sampler: str, workers: int, ranks: int, kill: tuple[int, str] | None = None, validated: bool = False
+) -> int:
     """Fit in a process group of its own, from the latest checkpoint if there is one; the exit code."""
     folder.mkdir(exist_ok=True)
     process = os.fork()
@@ -85,7 +90,7 @@ def run(folder: Path, sampler: str, workers: int, ranks: int, kill: tuple[int, s
         os.setpgid(0, 0)
         code = 1
         try:
-            _fit(folder, sampler, workers, ranks, kill)
+            _fit(folder, sampler, workers, ranks, kill, validated)
             code = 0
         except BaseException:
             (folder / "error.txt").write_text(traceback.format_exc())
@@ -94,16 +99,20 @@ def run(folder: Path, sampler: str, workers: int, ranks: int, kill: tuple[int, s
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def _fit(folder: Path, sampler: str, workers: int, ranks: int, kill: tuple[int, str] | None) -> None:
+def _fit(folder: Path, sampler: str, workers: int, ranks: int, kill: tuple[int, str] | None, validated: bool) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(1)
     last = folder / "last.ckpt"
-    keep = ModelCheckpoint(folder, save_last=True, every_n_train_steps=3, save_top_k=0)
-    extra = {"devices": ranks, "strategy": "ddp_fork"} if ranks > 1 else {}
+    # Those of validation hold the last batch of an epoch; every second validation is one.
+    often: dict[str, Any] = {"every_n_train_steps": 3, "save_top_k": 0}
+    keep = ModelCheckpoint(folder, save_last=True, **({"save_on_train_epoch_end": False} if validated else often))
+    extra: dict[str, Any] = {"devices": ranks, "strategy": "ddp_fork"} if ranks > 1 else {}
+    extra |= {"val_check_interval": 0.5, "num_sanity_val_steps": 0} if validated else {}
     killers = [] if kill is None else [Kill(*kill)]
     fitting = trainer(keep, Journal(folder), *killers, enable_checkpointing=True, max_epochs=EPOCHS, **extra)
     data = DataLoader(Rows(rows=ROWS), SIZE, sampler=SAMPLERS[sampler](), num_workers=workers)
-    fitting.fit(Asks(), data, ckpt_path=last if last.exists() else None)
+    validation = DataLoader(Rows(rows=SIZE), SIZE) if validated else None
+    fitting.fit(Asks(), data, validation, ckpt_path=last if last.exists() else None)
 
 
 def journal(folder: Path, rank: int) -> dict[int, Any]:
@@ -131,16 +140,32 @@ def test_one_kill(sampler: str, workers: int, ranks: int, tmp_path: Path) -> Non
     check_kills(sampler, workers, ranks, 1, tmp_path)
 
 
-def check_kills(sampler: str, workers: int, ranks: int, kills: int, tmp_path: Path) -> None:
-    whole = tmp_path / "whole"
-    assert run(whole, sampler, workers, ranks) == 0
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_ten_kills_of_runs_that_save_when_they_validate(sampler: str, ranks: int, tmp_path: Path) -> None:
+    check_kills(sampler, 2, ranks, 10, tmp_path, validated=True)
+
+
+def test_a_kill_after_the_validation_at_the_end_of_an_epoch(tmp_path: Path) -> None:
+    steps = -(-ROWS // SIZE)
+    check_kills("info_batch", 1, 1, 1, tmp_path, validated=True, kill=(steps + 2, "on_train_batch_end"))
+
+
+def check_kills(
+    sampler: str, workers: int, ranks: int, kills: int, tmp_path: Path, *, validated: bool = False, kill: Any = None
+) -> None:
+    whole, planned = tmp_path / "whole", kill
+    assert run(whole, sampler, workers, ranks, validated=validated) == 0
     steps, draw = len(journal(whole, 0)), random.Random(f"{sampler} {workers} {ranks}")
     assert steps == EPOCHS * -(-ROWS // (SIZE * ranks))
     for number in range(kills):
         folder = tmp_path / str(number)
-        kill = (draw.randrange(1, steps), draw.choice(MOMENTS))
-        assert run(folder, sampler, workers, ranks, kill) == -signal.SIGKILL, kill
-        assert run(folder, sampler, workers, ranks) == 0, (kill, (folder / "error.txt").read_text())
+        kill = planned or (draw.randrange(1, steps), draw.choice(MOMENTS))
+        assert run(folder, sampler, workers, ranks, kill, validated=validated) == -signal.SIGKILL, kill
+        assert planned is None or (folder / "last.ckpt").exists(), "nothing was saved before"
+        again = run(folder, sampler, workers, ranks, validated=validated)
+        assert again == 0, (kill, (folder / "error.txt").read_text())
         for rank in range(ranks):
             assert journal(folder, rank) == journal(whole, rank), kill
             ends = [torch.load(place / f"{rank}.pt", weights_only=True) for place in (folder, whole)]

@@ -140,8 +140,7 @@ class SamplerFeedback(SelectionCallback):
         """The epoch is over, however it ended; let the sampler plan one of another length."""
         super().on_train_epoch_end(trainer, pl_module)
         self._gathering.next_epoch()
-        if self.sampler is not None:
-            self.sampler.close_epoch()
+        if self.sampler is not None and self.sampler.close_epoch():
             self.sampler.end_epoch()
 
     def state_dict(self) -> dict[str, Any]:
@@ -178,7 +177,8 @@ class SamplerFeedback(SelectionCallback):
         check_loader(trainer, loader, found, self.sampler)
         previous, self.sampler = self.sampler, found
         self._rows = batch_rows(loader)
-        found.bind(self._rows, draws_ahead(loader), trainer.strategy.root_device)
+        bound = self._rows, draws_ahead(loader), trainer.strategy.root_device
+        found.bind(*bound)
         if previous is None:
             found.progress = Progress()
             found.restart(trainer.current_epoch)
@@ -186,6 +186,7 @@ class SamplerFeedback(SelectionCallback):
         elif previous is not found:  # the loader was made anew, and a sampler with it
             found.load_state_dict(previous.state_dict())
             previous.release()
+            found.bind(*bound)  # it takes over amid a fit, and is not resumed
         found.progress = so_far(trainer, found.progress, planned_steps(trainer, loader))
         self.interception = Interception.join(self, trainer, trainer.lightning_module)
         if found.needs:

@@ -137,6 +137,8 @@ class OnlineSampler(DistributedSampler[Any]):
 
     def draws(self, *, listed: bool = False) -> Iterator[Any]:
         """What iterating gives, draw by draw: ids in a tensor that stays on the device, or in a list."""
+        if self.fed and not self.constant_length and self._stream.ended_before:
+            return  # this Trainer loads anew before it trains on the next epoch, and asks for the length by then
         if self._stream.open(fed=self.fed):
             self.begin()
         self._stream.chunk = self._stream.chunk or _UNBOUND_CHUNK * self.num_replicas
@@ -205,9 +207,8 @@ class OnlineSampler(DistributedSampler[Any]):
 
     def bind(self, batch_size: int, lead: int, device: torch.device) -> None:
         """Be told by a Trainer how many rows a batch of one rank has, and how many batches the loader draws ahead."""
-        self._stream.chunk, self._stream.loader_lead, self.fed = batch_size * self.num_replicas, lead, True
-        if device != self.device:
-            self._stream.device = device
+        self.fed = True
+        if self._stream.bind(batch_size * self.num_replicas, lead, device):
             self.move(device)
 
     def release(self) -> None:
@@ -222,9 +223,9 @@ class OnlineSampler(DistributedSampler[Any]):
         """A batch with these rows is about to be trained on."""
         return self._stream.arrived(ids)
 
-    def close_epoch(self) -> None:
-        """The Trainer has its last batch of this epoch: the next iteration starts another one."""
-        self._stream.close()
+    def close_epoch(self) -> bool:
+        """The Trainer has its last batch of an epoch: the next iteration starts another one. Was it of this epoch?"""
+        return self._stream.close()
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs to draw the same rows. Every rank must call it."""

@@ -74,6 +74,11 @@ class Ledger:
         """Is anything on its way?"""
         return bool(self._chunks)
 
+    @property
+    def rows(self) -> int:
+        """How many rows are on their way?"""
+        return sum(len(chunk.ids) for chunk in self._chunks)
+
     def add(self, chunk: Chunk) -> None:
         """Note a draw."""
         self._chunks.append(chunk)

@@ -48,6 +48,7 @@ class Stream:
         self.arrivals, self._draws, self._arrived = 0, 0, False
         self._flight: Chunk | None = None
         self._opened = self._closed = False
+        self._loaded = False  # and nothing has arrived since
         self.device = torch.device("cpu")
         self._ledger = Ledger()
 
@@ -60,6 +61,17 @@ class Stream:
     def drawing(self) -> bool:
         """Has anything been drawn that has not arrived?"""
         return self._ledger.holds_rows
+
+    @property
+    def ended_before(self) -> bool:
+        """Do workers ask while all there is to this stream is a state saved after the last batch of an epoch?"""
+        return self._loaded and self._closed and self.loader_lead > 0
+
+    def bind(self, chunk: int, lead: int, device: torch.device) -> bool:
+        """Be told the rows of one draw, how many batches the loader draws ahead, and a device. Is it another one?"""
+        self.chunk, self.loader_lead, self._loaded = chunk, lead, False
+        before, self.device = self.device, device
+        return device != before
 
     def open(self, *, fed: bool) -> bool:
         """Start an iteration. Is it a new epoch?
@@ -81,10 +93,19 @@ class Stream:
         self._opened = self._closed = False
         self._ledger.clear()
 
-    def close(self) -> None:
-        """The last batch of this epoch has arrived; what was drawn and not used is dropped."""
+    def close(self) -> bool:
+        """The last batch of this epoch has arrived; what was drawn and not used is dropped. Was it this epoch?
+
+        A Trainer that goes on after the last batch of an epoch ends that epoch once more, and by then its workers have
+        drawn the next one, of which nothing has arrived: that one goes on.
+        """
+        loaded, self._loaded = self._loaded, False
+        ahead = loaded and self._ledger.rows * distributed.world_size() >= self.drawn
+        if ahead and self._opened and not self._closed:
+            return False
         self._closed, self._flight = True, None
         self._ledger.clear()
+        return True
 
     def landed(self) -> None:
         """The batch that arrived last has been trained on. Until then it counts as on its way."""
@@ -95,7 +116,7 @@ class Stream:
         arrival = self._ledger.take(ids)
         lag = None if arrival.version is None else self.arrivals - arrival.version
         self._flight = Chunk(ids if isinstance(ids, Tensor) else list(ids), arrival.weights, self.arrivals)
-        self.arrivals, self._arrived = self.arrivals + 1, True
+        self.arrivals, self._arrived, self._loaded = self.arrivals + 1, True, False
         return replace(arrival, lag=lag)
 
     def chunks(self, total: Callable[[], int], *, listed: bool = True) -> Iterator[Chunk]:
@@ -138,6 +159,7 @@ class Stream:
         """Go on where the other run was, with its lag. What differs from it, in words; nothing if all is well."""
         self.epoch, self._draws, self.drawn, self.arrivals, opened, closed = state["place"]
         self._opened, self._closed, self._arrived, self._flight = bool(opened), bool(closed), False, None
+        self._loaded = True
         more = self.loader_lead > state["lag"]
         self._lag = max(self._lag, state["lag"])
         pending, world, rank = state["pending"], distributed.world_size(), distributed.rank()

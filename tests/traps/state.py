@@ -1,4 +1,4 @@
-"""Traps 38 to 50: checkpoints, namespaces, private names, short runs, row ids."""
+"""Traps 38 to 50 and 55: checkpoints, namespaces, private names, short runs, row ids."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from tests.traps.trap import BOTH, LIGHTNING, TORCH, Trap
 __all__ = ["STATE"]
 
 _FEEDBACK, _STATE = "tests/callbacks/test_sampler_feedback.py", "tests/traps/test_state.py"
+_VALIDATED = "tests/callbacks/test_saved_in_validation.py"
 _RESUMED = f"{_FEEDBACK}::test_every_checkpoint_resumes_bit_for_bit"
 _LATE = f"{_STATE}::test_a_strategy_that_restores_late_goes_on_bit_for_bit"
 _KEYS = f"{_STATE}::test_every_callback_has_a_key_of_its_own_and_keeps_tensors_and_primitives"
@@ -131,5 +132,16 @@ STATE = (
             "tests/callbacks/test_sampler_feedback.py::test_rows_that_the_collate_function_adds",
         ),
         seen=TORCH,
+    ),
+    Trap(
+        "55",
+        "A run resumed from the validation after the last batch of an epoch enters that epoch again to end it, when "
+        "its workers have begun the next one.",
+        "An epoch of which nothing has arrived is not ended there.",
+        (
+            f"{_VALIDATED}::test_every_checkpoint_of_validation_resumes_bit_for_bit",
+            f"{_VALIDATED}::test_a_pass_that_is_resumed_there_meets_every_row_once",
+            "tests/test_kill.py::test_a_kill_after_the_validation_at_the_end_of_an_epoch",
+        ),
     ),
 )
