@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from lightning_select import distributed
-from lightning_select.samplers.checks import checked_signals, length_of, warn_unfed, whole
+from lightning_select.samplers.checks import checked_signals, length_of, warn_left, warn_unfed, whole
 from lightning_select.samplers.drawn import Drawn
 from lightning_select.samplers.ledger import Arrival
 from lightning_select.samplers.progress import Progress
@@ -30,9 +30,6 @@ from lightning_select.types import Int
 __all__ = ["OnlineSampler"]
 
 T = TypeVar("T")
-
-_UNBOUND_CHUNK = 32
-"""Rows of one draw on one rank where no Trainer told how large the batches are."""
 
 
 class OnlineSampler(DistributedSampler[Any]):
@@ -139,18 +136,18 @@ class OnlineSampler(DistributedSampler[Any]):
         """What iterating gives, draw by draw: ids in a tensor that stays on the device, or in a list."""
         if self.fed and not self.constant_length and self._stream.ended_before:
             return  # this Trainer loads anew before it trains on the next epoch, and asks for the length by then
+        warn_left(self.owner, self.epoch, self._stream.left_behind(self.total_size, fed=self.fed))
         if self._stream.open(fed=self.fed):
             self.begin()
-        self._stream.chunk = self._stream.chunk or _UNBOUND_CHUNK * self.num_replicas
         for chunk in self._stream.chunks(lambda: self.total_size, listed=listed):
             self._warn_unfed(over=False)
             yield chunk.ids
         self._warn_unfed(over=True)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to an epoch; without this each iteration is one more. A Trainer that feeds us counts by itself."""
-        if not self.fed and epoch != self.epoch:
-            self._stream.turn_to(epoch)
+        """Go to an epoch, or on amid that of a loaded state; else each iteration is one more. Not for a Trainer."""
+        if not self.fed:
+            self._stream.name(epoch)
 
     def rows_of_epoch(self) -> int:
         """Rows of this epoch on all ranks together, before it is rounded up to their number."""
@@ -199,6 +196,7 @@ class OnlineSampler(DistributedSampler[Any]):
         ids, signals = checked_signals(self.owner, self.needs, ids, None if self.fed else self.rows, signals)
         self.learn(ids.to(self.device), {name: value.detach().to(self.device) for name, value in signals.items()})
         self.updates += 1
+        self._stream.heard(ids, fed=self.fed)
         self.landed()
 
     def landed(self) -> None:
@@ -234,6 +232,8 @@ class OnlineSampler(DistributedSampler[Any]):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> str:
         """Go on where another run was. What differs from that run, in words; nothing if all is well.
+
+        In a loop of your own, name the epoch by `set_epoch` to go on amid it, or the next iteration is another one.
 
         Raises:
             ConfigurationError: The state is damaged, or of another sampler or dataset; all is as it was.

@@ -27,6 +27,7 @@ __all__ = [
     "length_of",
     "several",
     "switch",
+    "warn_left",
     "warn_unfed",
     "whole",
 ]
@@ -173,6 +174,17 @@ def warn_unfed(owner: str, drawn: int, *, over: bool) -> bool:
         stacklevel=4,
     )
     return True
+
+
+def warn_left(owner: str, epoch: int, rows: int) -> None:
+    """In a loop of one's own, rows of the epoch that a state was saved amid are not going to be drawn."""
+    if rows:
+        warnings.warn(
+            f"{owner} starts epoch {epoch + 1} and leaves out {rows} rows of epoch {epoch}, amid which the state "
+            f"was saved. To go on there, call set_epoch({epoch}) after load_state_dict; set_epoch({epoch + 1}) if it "
+            "was over.",
+            stacklevel=4,
+        )
 
 
 def _tensor(kind: type[ArgumentError] | type[RowIdError], rule: str, values: Any) -> Tensor:

@@ -7,6 +7,7 @@ drawing, so the rows on their way are kept here until the batch that holds them 
 from __future__ import annotations
 
 import collections
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -78,6 +79,13 @@ class Ledger:
     def rows(self) -> int:
         """How many rows are on their way?"""
         return sum(len(chunk.ids) for chunk in self._chunks)
+
+    def starts_with(self, ids: list[int]) -> bool:
+        """Are these rows the oldest on their way, in that order? Never of rows in tensors, which are not looked at."""
+        if not ids or any(isinstance(chunk.ids, Tensor) for chunk in self._chunks):
+            return False
+        oldest = itertools.chain.from_iterable(chunk.ids for chunk in self._chunks)
+        return list(itertools.islice(oldest, len(ids))) == ids
 
     def add(self, chunk: Chunk) -> None:
         """Note a draw."""

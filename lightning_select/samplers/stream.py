@@ -15,12 +15,16 @@ import torch
 from torch import Tensor
 
 from lightning_select import distributed
+from lightning_select.looking import may_look
 from lightning_select.samplers.drawn import Drawn
 from lightning_select.samplers.ledger import Arrival, Chunk, Ledger
 from lightning_select.seeding import generator_at
 from lightning_select.types import State
 
 __all__ = ["Stream"]
+
+_UNBOUND_CHUNK = 32
+"""Rows of one draw on one rank where no Trainer told how large the batches are."""
 
 
 class Stream:
@@ -48,7 +52,7 @@ class Stream:
         self.arrivals, self._draws, self._arrived = 0, 0, False
         self._flight: Chunk | None = None
         self._opened = self._closed = False
-        self._loaded = False  # and nothing has arrived since
+        self._loaded = self._named = False  # and nothing has arrived since; its epoch is to go on
         self.device = torch.device("cpu")
         self._ledger = Ledger()
 
@@ -77,20 +81,36 @@ class Stream:
         """Start an iteration. Is it a new epoch?
 
         A Trainer may ask a loader to start over before it has trained on anything: that is the same epoch, and what was
-        drawn already comes first. Without a Trainer nobody says what arrived, and each iteration is an epoch.
+        drawn already comes first. Without a Trainer each iteration is an epoch, but for one that goes on amid the epoch
+        of a loaded state, which has to be named.
         """
+        self.chunk = self.chunk or _UNBOUND_CHUNK * distributed.world_size()
         fresh = not self._opened
-        if self._opened and (self._closed or self._arrived or not fed):
+        if self._opened and (self._closed or self._arrived or not (fed or self._named)):
             self.turn_to(self.epoch + 1)
             fresh = True
-        self._opened, self._arrived = True, False
+        self._opened, self._arrived, self._named = True, False, False
+        self._loaded = self._loaded and fed
         return fresh
+
+    def name(self, epoch: int) -> None:
+        """Go to an epoch in a loop of one's own, amid it if that is where a loaded state was saved."""
+        self._named = self._loaded and epoch == self.epoch
+        if epoch != self.epoch:
+            self.turn_to(epoch)
+
+    def left_behind(self, total: int, *, fed: bool) -> int:
+        """Rows of the epoch of a loaded state, of so many, that the next iteration leaves out unless it is named."""
+        if fed or self._named or self._closed or not (self._loaded and self._opened):
+            return 0
+        waiting = self._ledger.rows * distributed.world_size() if self.arrivals else 0  # or else nobody said so
+        return max(0, total - self.drawn) + waiting
 
     def turn_to(self, epoch: int) -> None:
         """Go to the start of an epoch."""
         self._flight = None
         self.epoch, self.drawn, self._draws, self._arrived = epoch, 0, 0, False
-        self._opened = self._closed = False
+        self._opened = self._closed = self._named = False
         self._ledger.clear()
 
     def close(self) -> bool:
@@ -110,6 +130,12 @@ class Stream:
     def landed(self) -> None:
         """The batch that arrived last has been trained on. Until then it counts as on its way."""
         self._flight = None
+
+    def heard(self, ids: Tensor, *, fed: bool) -> None:
+        """News of rows in a loop of one's own that does not say what arrived: these, if they are next by the draws."""
+        known = fed or self._flight is not None
+        if not known and may_look(ids.device) and self._ledger.starts_with(ids.tolist()):
+            self.arrived(ids)
 
     def arrived(self, ids: Sequence[int] | Tensor) -> Arrival:
         """A batch with these rows is about to be trained on."""

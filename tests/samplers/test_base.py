@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset, TensorDataset
 
 from lightning_select.errors import ArgumentError, ConfigurationError
 from lightning_select.samplers.ledger import Chunk, Ledger
 from lightning_select.samplers.progress import Progress
+from lightning_select.samplers.repeated_random import RepeatedRandom
 from lightning_select.samplers.stream import _share
+from tests.samplers.runs import saved
 from tests.samplers.toy import ByLastLoss, Plain
 
 CPU = torch.device("cpu")
@@ -421,3 +423,59 @@ def test_a_sampler_of_ones_own_gets_its_state_back_as_it_was() -> None:
     assert torch.equal(first.shares, second.shares)
     assert torch.equal(first.counts, second.counts)
     assert first.coins.random() == second.coins.random()
+
+
+def own_loop(sampler: Any, steps: int, arrive: bool, *, workers: int = 0) -> list[list[int]]:
+    """Batches of a loop without a Trainer, over as many epochs as it takes."""
+    data, seen = TensorDataset(torch.arange(64), torch.rand(64, generator=torch.Generator().manual_seed(3))), []
+    while True:
+        for ids, losses in DataLoader(data, 8, sampler=sampler, num_workers=workers):
+            if arrive:
+                sampler.arrived(ids)
+            if sampler.needs:
+                sampler.observe(ids, {"loss": losses + 0.1})
+            else:
+                sampler.landed()
+            seen.append(ids.tolist())
+            if len(seen) == steps:
+                return seen
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("kind", "arrive"), [(ByLastLoss, False), (ByLastLoss, True), (RepeatedRandom, True)])
+def test_a_loop_of_ones_own_goes_on_amid_the_epoch_that_it_names(kind: Any, arrive: bool, workers: int) -> None:
+    def made() -> Any:
+        return kind(64) if kind is ByLastLoss else kind(64, fraction=1.0)
+
+    whole, first, second = own_loop(made(), 11, arrive), made(), made()
+    before = own_loop(first, 3, arrive, workers=workers)
+    assert second.load_state_dict(saved(first)) == ""
+    second.set_epoch(first.epoch)
+    after = own_loop(second, 8, arrive)
+    if kind is RepeatedRandom:
+        assert sorted(row for ids in (before + after)[:8] for row in ids) == list(range(64))
+    assert before + after == whole or workers  # whose draws know less
+    assert len(before + after[:5]) * 8 == second.total_size
+    assert second.epoch == 1
+
+
+def test_a_loop_of_ones_own_that_names_no_epoch_is_told_what_it_leaves_out() -> None:
+    first, second, third = (RepeatedRandom(64, fraction=1.0) for _ in range(3))
+    own_loop(first, 3, True)
+    state = saved(first)
+    second.load_state_dict(state)
+    told = r"RepeatedRandom starts epoch 1 and leaves out 40 rows of epoch 0, .* call set_epoch\(0\)"
+    with pytest.warns(UserWarning, match=told):
+        own_loop(second, 9, True)
+    third.load_state_dict(state)
+    third.set_epoch(1)
+    assert sorted(row for ids in own_loop(third, 8, True) for row in ids) == list(range(64))
+
+
+def test_news_of_rows_that_were_not_drawn_next_say_nothing_of_what_arrived() -> None:
+    first, second = ByLastLoss(64), ByLastLoss(64)
+    before = own_loop(first, 3, False)
+    first.observe(torch.arange(10), {"loss": torch.rand(10)})
+    second.load_state_dict(saved(first))
+    second.set_epoch(0)
+    assert len(before) + len(list(second)) // 8 == 8
