@@ -1,4 +1,4 @@
-"""Traps 38 to 50 and 55: checkpoints, namespaces, private names, short runs, row ids."""
+"""Traps 38 to 50, 55 and 56: checkpoints, namespaces, private names, short runs, row ids."""
 
 from __future__ import annotations
 
@@ -143,5 +143,12 @@ STATE = (
             f"{_VALIDATED}::test_a_pass_that_is_resumed_there_meets_every_row_once",
             "tests/test_kill.py::test_a_kill_after_the_validation_at_the_end_of_an_epoch",
         ),
+    ),
+    Trap(
+        "56",
+        "A checkpoint of a validation between two micro-batches holds no gradients, so the step that follows lacks "
+        "those of the first ones.",
+        "The rows go on where they were; [the page on resuming](ddp_and_resume.md) says when to validate.",
+        (f"{_STATE}::test_lightning_loses_the_gradients_of_micro_batches_and_the_rows_go_on",),
     ),
 )

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from lightning_select import BatchSelection, LossReweighting, SelectionReport
 from lightning_select.callbacks.sampler_feedback import SamplerFeedback
 from lightning_select.errors import ConfigurationError
+from lightning_select.samplers.repeated_random import RepeatedRandom
 from lightning_select.scores.loss import Loss
 from lightning_select.selectors.top_k import TopK
 from tests.callbacks.test_sampler_feedback import ROWS, run
@@ -112,3 +113,36 @@ def test_a_run_without_rows_of_ours_saves_no_state_of_rows(tmp_path: Path) -> No
     done.save_checkpoint(tmp_path / "one.ckpt")
     states = torch.load(tmp_path / "one.ckpt", weights_only=True)["callbacks"]
     assert not any(isinstance(leaf, Tensor) for leaf in leaves(states))
+
+
+@pytest.mark.parametrize(("every", "lost"), [(3, True), (4, False)])
+def test_lightning_loses_the_gradients_of_micro_batches_and_the_rows_go_on(
+    every: int, lost: bool, tmp_path: Path
+) -> None:
+    """If it no longer does, the pages can say so."""
+
+    class Validates(Classifier):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            pass
+
+    def fit(*callbacks: Any, ckpt: Any = None) -> tuple[Any, list[Any]]:
+        seen: list[Any] = []
+
+        class Sees(Validates):
+            def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+                seen.append(batch[0].tolist())
+                return super().training_step(batch, batch_idx)
+
+        torch.manual_seed(1)
+        data = DataLoader(Rows(rows=48), 8, sampler=RepeatedRandom(48, fraction=1.0))
+        settings = {"max_epochs": 1, "accumulate_grad_batches": 2, "val_check_interval": every}
+        saves = {"enable_checkpointing": True, "num_sanity_val_steps": 0} if callbacks else {"num_sanity_val_steps": 0}
+        done = trainer(*callbacks, **settings, **saves)
+        done.fit(Sees(), data, loader(rows=8), ckpt_path=ckpt)
+        return done, seen
+
+    keep = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, save_on_train_epoch_end=False)
+    whole, rows = fit(keep)
+    again, rest = fit(ckpt=tmp_path / f"step={every // 2}.ckpt")
+    assert rest == rows[every:]
+    assert same(weights_of(again), weights_of(whole)) is not lost
