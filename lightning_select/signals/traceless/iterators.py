@@ -9,37 +9,47 @@ from typing import Any, NoReturn
 
 from torch import nn
 
-from lightning_select.signals.contract import NotRestoredError
 from lightning_select.signals.traceless.content import packages_of, ways_of
 
-__all__ = ["close_iterators", "holds_iterators"]
+__all__ = ["DrawnError", "close_iterators", "holds_iterators"]
 
 _COPIED: frozenset[Any] = frozenset({type(iter([])), type(iter(())), type(iter(range(0)))})
 """Iterators that say where they are, so that a copy can be drawn from in their place."""
 
+_DRAWING = frozenset({"send", "throw", "close", "next", "fetchone", "fetchmany", "fetchall"})
+_RESTARTED = frozenset({"lightning", "pytorch_lightning"})
+"""Whose iterators are loaders, which begin anew with every `iter`."""
+
+
+class DrawnError(BaseException):
+    """Someone draws from a closed iterator. No ``Exception``: a step may pass over what it cannot draw, for ever."""
+
 
 class _Closed:
-    """Stands where an iterator was, and says what to do to whoever draws from it or asks it for anything."""
+    """Stands where an iterator was, answers like it, and refuses to be drawn from."""
 
-    def __init__(self, owner: str, place: str, kind: str) -> None:
-        self._seen = owner, place, kind
+    def __init__(self, original: Any, owner: str, place: str) -> None:
+        self._original, self._seen = original, (owner, place)
 
     def __iter__(self) -> _Closed:
         return self
 
+    def __len__(self) -> int:
+        return len(self._original)
+
     def __next__(self) -> NoReturn:
-        owner, place, kind = self._seen
-        raise NotRestoredError(
+        owner, place = self._seen
+        raise DrawnError(
             f"{owner}.training_step must not draw from an iterator that the module holds while its rows are scored, "
-            f"since what is drawn cannot be put back, got {place}, a {kind}. Define selection_step(self, batch), which "
-            "is scored in its place; where nothing but LossReweighting or a report reads the step, drawing in "
-            "on_train_batch_start does too."
+            f"since what is drawn cannot be put back, got {place}, a {type(self._original).__name__}. Define "
+            "selection_step(self, batch), which is scored in its place; where nothing but LossReweighting or a report "
+            "reads the step, drawing in on_train_batch_start does too."
         )
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        next(self)
+        return next(self) if name in _DRAWING else getattr(self._original, name)
 
 
 def holds_iterators(kinds: set[Any]) -> bool:
@@ -60,8 +70,8 @@ def close_iterators(holder: Any, owner: str) -> None:
     for key, value in list(dict.items(holder) if container is dict else enumerate(list.copy(holder))):
         kind: Any = type(value)
         if _is_one_way(kind):
-            closed = _Closed(owner, repr(key), kind.__name__)
-            container.__setitem__(holder, key, copy.copy(value) if kind in _COPIED else closed)
+            instead = copy.copy(value) if kind in _COPIED else _Closed(value, owner, repr(key))
+            container.__setitem__(holder, key, instead)
 
 
 @lru_cache(maxsize=4096)
@@ -69,4 +79,7 @@ def _is_one_way(kind: Any) -> bool:
     """Is it an iterator, no file or module, and of no class whose attributes are put back?"""
     if not hasattr(kind, "__next__") or hasattr(kind, "write") or issubclass(kind, (nn.Module, io.IOBase)):
         return False
-    return not ways_of(kind) and "unittest" not in packages_of(kind)  # a mock has every method
+    packages = packages_of(kind)
+    return (
+        not ways_of(kind) and _RESTARTED.isdisjoint(packages) and "unittest" not in packages
+    )  # a mock has all methods

@@ -29,6 +29,7 @@ from lightning_select.errors import ConfigurationError
 from lightning_select.signals.contract import NotRestoredError
 from lightning_select.signals.equality import same_values
 from lightning_select.signals.memory import is_out_of_memory
+from lightning_select.signals.traceless.iterators import DrawnError
 from lightning_select.signals.traceless.module_tree import ModuleTree
 from lightning_select.torch_compat import (
     TorchDispatchMode,
@@ -112,6 +113,8 @@ class ModuleKeeper:
                 first = False  # one that fails on its way has not shown all that a step writes to
             else:
                 yield
+        except DrawnError as error:
+            raise NotRestoredError(str(error)) from None
         finally:
             self._tree.restore()
             if outlived:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import queue
+import sqlite3
 import tempfile
 from typing import Any
 from unittest.mock import MagicMock
@@ -11,6 +12,7 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities import CombinedLoader
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -189,10 +191,59 @@ def test_files_mocks_and_what_talks_to_the_outside_stay_in_their_place() -> None
             assert [module.file, module.mock] == held
             assert live.drawn is drawn
             module.file.write("a line")
-            with pytest.raises(TrainingStepContractError, match=r"got 'inner', a generator\."):
-                next(live["inner"])
+        with pytest.raises(TrainingStepContractError, match=r"got 'inner', a generator\."), ModuleKeeper(module).kept():
+            next(live["inner"])
     assert live.drawn is drawn
     assert live["inner"] is inner
+
+
+class Swallowing(Drawing):
+    """Passes over what it cannot draw; an endless loop, if that is everything."""
+
+    def draw(self) -> float:
+        for _ in range(100):
+            try:
+                return super().draw()
+            except Exception:
+                continue
+        return 0.0
+
+
+@pytest.mark.parametrize("callback", CALLBACKS)
+def test_a_step_that_passes_over_errors_does_not_pass_over_this_one(callback: str) -> None:
+    module = Swallowing()
+    with pytest.raises(TrainingStepContractError, match=r"^Swallowing\.training_step must not draw"):
+        fit(module, CALLBACKS[callback]())
+    assert (next(module.drawn), module.seen) == (0, [])
+
+
+class Asking(Before):
+    """Draws in a hook; its step asks what else there is to know."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: iter(DataLoader(range(1000), batch_size=None)))
+        table = sqlite3.connect(":memory:")
+        table.execute("create table factors (factor real)")
+        table.execute("insert into factors values (2.0)")
+        self.cursor = table.cursor()
+        self.both = CombinedLoader([DataLoader(range(4))], "min_size")
+
+    def draw(self) -> float:
+        (factor,) = self.cursor.execute("select factor from factors").fetchone()
+        (first,), _, _ = next(iter(self.both))
+        return float(first) + factor * hasattr(self.drawn, "_num_workers") + len(self.drawn) + super().draw()
+
+
+def test_what_is_asked_without_drawing_is_answered() -> None:
+    plain, ours = Asking(), Asking()
+    ours.load_state_dict(plain.state_dict())
+    assert same(weights_of(fit(plain)), weights_of(fit(ours, CALLBACKS["reweighting"]())))
+    assert plain.seen == ours.seen == [1002.0 + n for n in range(12)]
+    for name in ("send", "close"):
+        module = Drawing()
+        module.draw = lambda module=module, name=name: getattr(module.drawn, name)() or 0.0
+        with pytest.raises(TrainingStepContractError, match="must not draw"):
+            fit(module, CALLBACKS["selection"]())
 
 
 class RunsOut(Base):
