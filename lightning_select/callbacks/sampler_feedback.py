@@ -177,16 +177,14 @@ class SamplerFeedback(SelectionCallback):
         check_loader(trainer, loader, found, self.sampler)
         previous, self.sampler = self.sampler, found
         self._rows = batch_rows(loader)
-        bound = self._rows, draws_ahead(loader), trainer.strategy.root_device
-        found.bind(*bound)
+        found.bind(self._rows, draws_ahead(loader), trainer.strategy.root_device)
         if previous is None:
             found.progress = Progress()
             found.restart(trainer.current_epoch)
             self._restore(found)
         elif previous is not found:  # the loader was made anew, and a sampler with it
-            found.load_state_dict(previous.state_dict())
+            found.load_state_dict(previous.state_dict(), previous)
             previous.release()
-            found.bind(*bound)  # it takes over amid a fit, and is not resumed
         found.progress = so_far(trainer, found.progress, planned_steps(trainer, loader))
         self.interception = Interception.join(self, trainer, trainer.lightning_module)
         if found.needs:

@@ -147,7 +147,7 @@ class OnlineSampler(DistributedSampler[Any]):
     def set_epoch(self, epoch: int) -> None:
         """Go to an epoch, or on amid that of a loaded state; else each iteration is one more. Not for a Trainer."""
         if not self.fed:
-            self._stream.name(epoch)
+            self._stream.name(epoch, self.total_size)
 
     def rows_of_epoch(self) -> int:
         """Rows of this epoch on all ranks together, before it is rounded up to their number."""
@@ -215,7 +215,7 @@ class OnlineSampler(DistributedSampler[Any]):
 
     def restart(self, epoch: int) -> None:
         """Go to the start of an epoch, keeping what was learnt."""
-        self._stream.turn_to(epoch)
+        self._stream.restart(epoch)
 
     def arrived(self, ids: Sequence[int] | Tensor) -> Arrival:
         """A batch with these rows is about to be trained on."""
@@ -230,8 +230,8 @@ class OnlineSampler(DistributedSampler[Any]):
         parts = {"stream": self._stream.state_dict(), "learnt": self.tensors()}
         return {**self._identity, "updates": self.updates, "progress": list(astuple(self.progress)), **parts}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> str:
-        """Go on where another run was. What differs from that run, in words; nothing if all is well.
+    def load_state_dict(self, state: Mapping[str, Any], amid: OnlineSampler | None = None) -> str:
+        """Go on where another run was, or ``amid`` in this one. What differs, in words; nothing if all is well.
 
         In a loop of your own, name the epoch by `set_epoch` to go on amid it, or the next iteration is another one.
 
@@ -242,7 +242,7 @@ class OnlineSampler(DistributedSampler[Any]):
         check_saved(self.owner, state, self._identity, before, self.loose, self.optional)
         load_whole(self.owner, self.load_tensors, state["learnt"], before)
         self.updates, self.progress = state["updates"], Progress(*state["progress"])
-        return self._stream.load_state_dict(state["stream"])
+        return self._stream.load_state_dict(state["stream"], None if amid is None else amid._stream)
 
     def _warn_unfed(self, *, over: bool) -> None:
         if self.needs and not (self.fed or self.updates or self.rank or self._said):

@@ -155,7 +155,7 @@ def checked_signals(
         if value.shape[:1] != ids.shape:
             got = tuple(value.shape)
             raise ArgumentError(f"{owner}.observe must get one line of {name} per id ({len(ids)}), got shape {got}.")
-    found = with_success(owner, given) if "success" in needs else given
+    found = with_success(owner, given, ids) if "success" in needs else given
     missing = ", ".join(sorted(needs - set(found)))
     if missing:
         here = ", ".join(sorted(given)) or "nothing"

@@ -7,7 +7,6 @@ drawing, so the rows on their way are kept here until the batch that holds them 
 from __future__ import annotations
 
 import collections
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -82,10 +81,15 @@ class Ledger:
 
     def starts_with(self, ids: list[int]) -> bool:
         """Are these rows the oldest on their way, in that order? Never of rows in tensors, which are not looked at."""
-        if not ids or any(isinstance(chunk.ids, Tensor) for chunk in self._chunks):
-            return False
-        oldest = itertools.chain.from_iterable(chunk.ids for chunk in self._chunks)
-        return list(itertools.islice(oldest, len(ids))) == ids
+        place = 0
+        for chunk in self._chunks:
+            part = ids[place : place + len(chunk.ids)]
+            if isinstance(chunk.ids, Tensor) or not part or chunk.ids[: len(part)] != part:
+                return False
+            place += len(part)
+            if place == len(ids):
+                return True
+        return False
 
     def add(self, chunk: Chunk) -> None:
         """Note a draw."""

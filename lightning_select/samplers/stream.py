@@ -73,7 +73,7 @@ class Stream:
 
     def bind(self, chunk: int, lead: int, device: torch.device) -> bool:
         """Be told the rows of one draw, how many batches the loader draws ahead, and a device. Is it another one?"""
-        self.chunk, self.loader_lead, self._loaded = chunk, lead, False
+        self.chunk, self.loader_lead = chunk, lead
         before, self.device = self.device, device
         return device != before
 
@@ -93,18 +93,28 @@ class Stream:
         self._loaded = self._loaded and fed
         return fresh
 
-    def name(self, epoch: int) -> None:
+    def name(self, epoch: int, total: int) -> None:
         """Go to an epoch in a loop of one's own, amid it if that is where a loaded state was saved."""
-        self._named = self._loaded and epoch == self.epoch
+        self._named = epoch == self.epoch and self._left_of_loaded(total) > 0
         if epoch != self.epoch:
             self.turn_to(epoch)
 
     def left_behind(self, total: int, *, fed: bool) -> int:
         """Rows of the epoch of a loaded state, of so many, that the next iteration leaves out unless it is named."""
-        if fed or self._named or self._closed or not (self._loaded and self._opened):
+        return 0 if fed or self._named else self._left_of_loaded(total)
+
+    def _left_of_loaded(self, total: int) -> int:
+        """Rows that training has not seen; none where all are drawn and so few wait that a loader dropped them."""
+        if self._closed or not (self._loaded and self._opened):
             return 0
         waiting = self._ledger.rows * distributed.world_size() if self.arrivals else 0  # or else nobody said so
-        return max(0, total - self.drawn) + waiting
+        few = self.chunk or _UNBOUND_CHUNK * distributed.world_size()
+        return total - self.drawn + waiting if self.drawn < total or waiting >= few else 0
+
+    def restart(self, epoch: int) -> None:
+        """Go to the start of an epoch, whatever was loaded before."""
+        self.turn_to(epoch)
+        self._loaded = False
 
     def turn_to(self, epoch: int) -> None:
         """Go to the start of an epoch."""
@@ -181,11 +191,16 @@ class Stream:
             "pending": distributed.gather_objects(self._ledger.state_dict(self._flight)),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> str:
-        """Go on where the other run was, with its lag. What differs from it, in words; nothing if all is well."""
+    def load_state_dict(self, state: Mapping[str, Any], amid: Stream | None = None) -> str:
+        """Go on where the other run was, with its lag. What differs from it, in words; nothing if all is well.
+
+        Args:
+            state: Its state.
+            amid: The stream of this very run whose place is taken, where the state is of that one.
+        """
         self.epoch, self._draws, self.drawn, self.arrivals, opened, closed = state["place"]
         self._opened, self._closed, self._arrived, self._flight = bool(opened), bool(closed), False, None
-        self._loaded = True
+        self._loaded = amid is None or amid._loaded
         more = self.loader_lead > state["lag"]
         self._lag = max(self._lag, state["lag"])
         pending, world, rank = state["pending"], distributed.world_size(), distributed.rank()

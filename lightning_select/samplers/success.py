@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_select.errors import ArgumentError
 from lightning_select.looking import may_look
-from lightning_select.types import Float, Num
+from lightning_select.types import Float, Int, Num
 
 __all__ = ["SOURCES", "count_successes", "with_success"]
 
@@ -40,8 +40,15 @@ def count_successes(
     return torch.where(scored, values.clamp(0.0, 1.0), 0.0).sum(dim=1), scored.sum(dim=1).double()
 
 
-def with_success(owner: str, signals: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def with_success(
+    owner: str, signals: Mapping[str, Tensor], ids: Int[Tensor, "rows"] | None = None
+) -> Mapping[str, Tensor]:
     """The signals, and from rewards or correctness ``success`` and ``attempts`` where they are not there already.
+
+    Args:
+        owner: Who is to learn from them.
+        signals: The signals.
+        ids: Whose they are; what is said of an id below zero is padding.
 
     Raises:
         ArgumentError: On a CPU, a reward is outside [0, 1], or there are more successes than attempts or less than 0.
@@ -49,7 +56,7 @@ def with_success(owner: str, signals: Mapping[str, Tensor]) -> Mapping[str, Tens
     source = next((name for name in SOURCES if name in signals), None)
     if "success" in signals:
         told = signals if "attempts" in signals else {**signals, "attempts": torch.ones_like(signals["success"])}
-        _check_counts(owner, told["success"], told["attempts"])
+        _check_counts(owner, told["success"], told["attempts"], ids)
         return told
     if source is None:
         return signals
@@ -57,11 +64,14 @@ def with_success(owner: str, signals: Mapping[str, Tensor]) -> Mapping[str, Tens
     return {**signals, "success": success, "attempts": attempts}
 
 
-def _check_counts(owner: str, success: Num[Tensor, "rows"], attempts: Num[Tensor, "rows"]) -> None:
+def _check_counts(
+    owner: str, success: Num[Tensor, "rows"], attempts: Num[Tensor, "rows"], ids: Int[Tensor, "rows"] | None
+) -> None:
     """Successes lie between none and all attempts, as far as looking costs nothing; NaN is neither."""
     if not may_look(success.device) or not may_look(attempts.device) or success.shape != attempts.shape:
         return
     wrong = (success < 0) | (success > attempts + _ROUNDING * attempts.abs())
+    wrong = wrong if ids is None else wrong & (ids.to(wrong.device) >= 0)
     if bool(wrong.any()):
         raise ArgumentError(
             f"{owner}.success must be between 0 and the attempts of its row, got {float(success[wrong][0]):g} of "

@@ -472,6 +472,24 @@ def test_a_loop_of_ones_own_that_names_no_epoch_is_told_what_it_leaves_out() -> 
     assert sorted(row for ids in own_loop(third, 8, True) for row in ids) == list(range(64))
 
 
+@pytest.mark.parametrize("size", [8, 9])
+def test_an_epoch_that_was_over_is_not_gone_on_amid(size: int, recwarn: Any) -> None:
+    """Fabric names epochs from 0 in every process; the 64 rows are 7 batches of 9 and one row, which is dropped."""
+
+    def epoch(sampler: Any) -> int:
+        loader = DataLoader(range(64), size, sampler=sampler, drop_last=True)
+        return sum(1 for ids in loader if sampler.arrived(ids) and sampler.landed() is None)
+
+    first, named, plain = (RepeatedRandom(64, fraction=1.0) for _ in range(3))
+    assert epoch(first) == 64 // size
+    for one in (named, plain):
+        one.load_state_dict(saved(first))
+    named.set_epoch(0)
+    assert (epoch(named), named.epoch) == (64 // size, 1)
+    assert (epoch(plain), plain.epoch) == (64 // size, 1)
+    assert not recwarn.list
+
+
 def test_news_of_rows_that_were_not_drawn_next_say_nothing_of_what_arrived() -> None:
     first, second = ByLastLoss(64), ByLastLoss(64)
     before = own_loop(first, 3, False)

@@ -126,6 +126,13 @@ def test_successes_may_be_rounded_and_missing() -> None:
     assert sampler.trials.tolist() == pytest.approx([3.0, 0.0, 0.0, 0.0])
 
 
+def test_padding_may_hold_anything() -> None:
+    sampler = Quota(4, [0.5] * 4)
+    told = {"success": torch.tensor([1.0, -1.0, 7.0]), "attempts": torch.tensor([2.0, -1.0, 0.0])}
+    sampler.observe(torch.tensor([2, -1, -1]), told)
+    assert sampler.trials.tolist() == [0.0, 0.0, 2.0, 0.0]
+
+
 def test_observations_as_lists_and_arrays() -> None:
     sampler = ByLastLoss(4)
     sampler.observe(torch.tensor([0, 1]), {"loss": np.array([1.0, 2.0]), "other": [1, 2]})  # type: ignore[dict-item]
