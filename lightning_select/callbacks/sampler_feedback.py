@@ -177,7 +177,8 @@ class SamplerFeedback(SelectionCallback):
         check_loader(trainer, loader, found, self.sampler)
         previous, self.sampler = self.sampler, found
         self._rows = batch_rows(loader)
-        found.bind(self._rows, draws_ahead(loader), trainer.strategy.root_device)
+        bound = self._rows, draws_ahead(loader), trainer.strategy.root_device, trainer.current_epoch
+        found.bind(*bound)
         if previous is None:
             found.progress = Progress()
             found.restart(trainer.current_epoch)
@@ -185,6 +186,7 @@ class SamplerFeedback(SelectionCallback):
         elif previous is not found:  # the loader was made anew, and a sampler with it
             found.load_state_dict(previous.state_dict(), previous)
             previous.release()
+            found.bind(*bound)
         found.progress = so_far(trainer, found.progress, planned_steps(trainer, loader))
         self.interception = Interception.join(self, trainer, trainer.lightning_module)
         if found.needs:

@@ -203,10 +203,10 @@ class OnlineSampler(DistributedSampler[Any]):
         """The batch that arrived last has been trained on; until then, a resumed run trains on it again."""
         self._stream.landed()
 
-    def bind(self, batch_size: int, lead: int, device: torch.device) -> None:
-        """Be told by a Trainer how many rows a batch of one rank has, and how many batches the loader draws ahead."""
+    def bind(self, batch_size: int, lead: int, device: torch.device, epoch: int | None = None) -> None:
+        """Be told by a Trainer the rows of a batch of one rank, the batches that are drawn ahead, and its epoch."""
         self.fed = True
-        if self._stream.bind(batch_size * self.num_replicas, lead, device):
+        if self._stream.bind(batch_size * self.num_replicas, lead, device, epoch):
             self.move(device)
 
     def release(self) -> None:

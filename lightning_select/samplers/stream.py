@@ -52,7 +52,8 @@ class Stream:
         self.arrivals, self._draws, self._arrived = 0, 0, False
         self._flight: Chunk | None = None
         self._opened = self._closed = False
-        self._loaded = self._named = False  # and nothing has arrived since; its epoch is to go on
+        self._loaded: int | None = None  # epoch of a state, as long as nothing has arrived since
+        self._named = False  # that epoch is to go on
         self.device = torch.device("cpu")
         self._ledger = Ledger()
 
@@ -69,11 +70,15 @@ class Stream:
     @property
     def ended_before(self) -> bool:
         """Do workers ask while all there is to this stream is a state saved after the last batch of an epoch?"""
-        return self._loaded and self._closed and self.loader_lead > 0
+        return self._loaded is not None and self._closed and self.loader_lead > 0
 
-    def bind(self, chunk: int, lead: int, device: torch.device) -> bool:
-        """Be told the rows of one draw, how many batches the loader draws ahead, and a device. Is it another one?"""
+    def bind(self, chunk: int, lead: int, device: torch.device, epoch: int | None) -> bool:
+        """Be told the rows of one draw, how many batches the loader draws ahead, and a device. Is it another one?
+
+        In another ``epoch`` than that of a loaded state, a Trainer does not end the latter once more.
+        """
         self.chunk, self.loader_lead = chunk, lead
+        self._loaded = self._loaded if epoch in (None, self._loaded) else None
         before, self.device = self.device, device
         return device != before
 
@@ -90,7 +95,7 @@ class Stream:
             self.turn_to(self.epoch + 1)
             fresh = True
         self._opened, self._arrived, self._named = True, False, False
-        self._loaded = self._loaded and fed
+        self._loaded = self._loaded if fed else None
         return fresh
 
     def name(self, epoch: int, total: int) -> None:
@@ -105,7 +110,7 @@ class Stream:
 
     def _left_of_loaded(self, total: int) -> int:
         """Rows that training has not seen; none where all are drawn and so few wait that a loader dropped them."""
-        if self._closed or not (self._loaded and self._opened):
+        if self._closed or not self._opened or self._loaded is None:
             return 0
         waiting = self._ledger.rows * distributed.world_size() if self.arrivals else 0  # or else nobody said so
         few = self.chunk or _UNBOUND_CHUNK * distributed.world_size()
@@ -114,7 +119,7 @@ class Stream:
     def restart(self, epoch: int) -> None:
         """Go to the start of an epoch, whatever was loaded before."""
         self.turn_to(epoch)
-        self._loaded = False
+        self._loaded = None
 
     def turn_to(self, epoch: int) -> None:
         """Go to the start of an epoch."""
@@ -129,8 +134,8 @@ class Stream:
         A Trainer that goes on after the last batch of an epoch ends that epoch once more, and by then its workers have
         drawn the next one, of which nothing has arrived: that one goes on.
         """
-        loaded, self._loaded = self._loaded, False
-        ahead = loaded and self._ledger.rows * distributed.world_size() >= self.drawn
+        loaded, self._loaded = self._loaded, None
+        ahead = loaded is not None and self._ledger.rows * distributed.world_size() >= self.drawn
         if ahead and self._opened and not self._closed:
             return False
         self._closed, self._flight = True, None
@@ -152,7 +157,7 @@ class Stream:
         arrival = self._ledger.take(ids)
         lag = None if arrival.version is None else self.arrivals - arrival.version
         self._flight = Chunk(ids if isinstance(ids, Tensor) else list(ids), arrival.weights, self.arrivals)
-        self.arrivals, self._arrived, self._loaded = self.arrivals + 1, True, False
+        self.arrivals, self._arrived, self._loaded = self.arrivals + 1, True, None
         return replace(arrival, lag=lag)
 
     def chunks(self, total: Callable[[], int], *, listed: bool = True) -> Iterator[Chunk]:
@@ -200,7 +205,7 @@ class Stream:
         """
         self.epoch, self._draws, self.drawn, self.arrivals, opened, closed = state["place"]
         self._opened, self._closed, self._arrived, self._flight = bool(opened), bool(closed), False, None
-        self._loaded = amid is None or amid._loaded
+        self._loaded = self.epoch if amid is None else amid._loaded
         more = self.loader_lead > state["lag"]
         self._lag = max(self._lag, state["lag"])
         pending, world, rank = state["pending"], distributed.world_size(), distributed.rank()

@@ -129,6 +129,12 @@ def test_every_checkpoint_of_validation_resumes_bit_for_bit(setting: str, tmp_pa
     check(made, tmp_path, ("on_validation_end",), **{"max_epochs": 2, **settings})
 
 
+@pytest.mark.parametrize("setting", ["shrinking", "planned anew"])
+def test_one_of_the_end_of_an_epoch_that_is_over_does_too(setting: str, tmp_path: Path) -> None:
+    made, settings = QUICK[setting]
+    check(made, tmp_path, ("on_train_epoch_end",), **{"max_epochs": 3, **settings})
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_pass_that_is_resumed_there_meets_every_row_once(workers: int, tmp_path: Path) -> None:
     def made(rows: int) -> OnlineSampler:
