@@ -17,7 +17,7 @@ from lightning_select.signals.layout.rows import Layout, fold, row_values
 from lightning_select.signals.recording.linears import Made
 from lightning_select.signals.recording.records import Record, Unreduced
 from lightning_select.signals.scales import Scales
-from lightning_select.signals.which_logits import CLASSIFYING, FIRST, WhichLogits, class_losses
+from lightning_select.signals.which_logits import CLASSIFYING, FIRST, WhichLogits, class_losses, trained
 from lightning_select.types import Batch, Bool, Float, Shaped
 
 __all__ = ["losses_seen", "put_by_row", "read_signals", "row_losses", "with_attended"]
@@ -97,7 +97,7 @@ def _classification(run: Run, shape: StepShape, which: WhichLogits) -> dict[str,
     if at is not None:
         layout = shape.layouts[places[at]]
         return {} if layout is None else _READERS[run.names[places[at]]](records[at], layout, run.rows)
-    by_hand = run.capture.unreduced
+    by_hand = trained(run.capture.unreduced, shape)
     if seen and not which.is_named:
         return {}
     if by_hand:

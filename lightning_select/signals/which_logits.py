@@ -11,8 +11,9 @@ from lightning_select.signals.equality import same_values
 from lightning_select.signals.layout.probe import StepShape
 from lightning_select.signals.layout.rows import Layout
 from lightning_select.signals.recording.linears import LINKED, Made
+from lightning_select.signals.recording.records import Unreduced
 
-__all__ = ["CLASSIFYING", "FIRST", "Seen", "WhichLogits", "class_losses"]
+__all__ = ["CLASSIFYING", "FIRST", "Seen", "WhichLogits", "class_losses", "trained"]
 
 CLASSIFYING = frozenset({"head", "hidden", "logits", "targets", "valid"})
 """Signals that come of a loss over classes."""
@@ -28,6 +29,13 @@ def class_losses(layouts: Sequence[Layout | None], names: Sequence[str]) -> list
     """Places of the losses over classes that depend on rows; a divergence is one where there is no other."""
     found = [place for place, layout in enumerate(layouts) if layout is not None and names[place] in _LOSSES]
     return [place for place in found if names[place] != _DIVERGENCE] or found
+
+
+def trained(unreduced: Sequence[Unreduced], shape: StepShape) -> Sequence[Unreduced]:
+    """Without those that only make weights or metrics; all where none has a gradient or there are more than before."""
+    if len(unreduced) != len(shape.unreduced) or not any(shape.unreduced):
+        return unreduced
+    return [loss for loss, counts in zip(unreduced, shape.unreduced, strict=True) if counts]
 
 
 class WhichLogits:

@@ -58,6 +58,7 @@ class StepShape:
             must be asked.
         single: The batch is one row, for which the step makes other reductions than for more (the sum over the rows of
             one row is no reduction to tell from others). Its loss is the loss.
+        unreduced: Does a gradient of the loss pass through it, of each cross entropy that was not reduced?
     """
 
     names: tuple[str, ...]
@@ -68,6 +69,7 @@ class StepShape:
     unseen: bool
     sure: bool = True
     single: bool = False
+    unreduced: tuple[bool, ...] = ()
 
     @property
     def others(self) -> str:

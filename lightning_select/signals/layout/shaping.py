@@ -18,7 +18,7 @@ from lightning_select.signals.layout.findings import carried_over, reached
 from lightning_select.signals.layout.order import Finding
 from lightning_select.signals.layout.probe import Run, StepShape
 from lightning_select.signals.layout.rows import Layout
-from lightning_select.signals.recording.graph import dependencies, hides_a_reduction
+from lightning_select.signals.recording.graph import dependencies, hides_a_reduction, reaching
 from lightning_select.signals.recording.records import Record
 
 __all__ = ["refuse_unreadable", "shape_of"]
@@ -44,6 +44,7 @@ def shape_of(few: Run, full: Run, findings: Sequence[Finding | None]) -> StepSha
         left_out=0.0 if single else _left_out(few, coefficients, of_rows, unseen),
         unseen=unseen,
         single=single,
+        unreduced=reaching(few.loss, few.capture.unreduced),
     )
 
 

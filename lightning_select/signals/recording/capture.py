@@ -167,7 +167,10 @@ class Capture(TorchFunctionMode):
             if func is F.cross_entropy and not self._gated:
                 logits, targets, ignored = unreduced(args, kwargs)
                 made = self._linears.behind(logits, "F.cross_entropy") if self._want_linear else None
-                self.unreduced.append(Unreduced(logits.detach(), targets, ignored, made))
+                terms = self._call(func, args, kwargs)
+                graph = terms if terms.requires_grad else None
+                self.unreduced.append(Unreduced(logits.detach(), targets, ignored, made, graph))
+                return terms
             return self._call(func, args, kwargs)
         if torch.is_grad_enabled() and reduction.needs_gradient():
             return self._weighable(reduction) if self._gated else self._follow(reduction)

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_select.signals.recording.records import Record
+from lightning_select.signals.recording.records import Record, Unreduced
 from lightning_select.torch_compat import output_size
 
-__all__ = ["dependencies", "hides_a_reduction"]
+__all__ = ["dependencies", "hides_a_reduction", "reaching"]
 
 _COEFFICIENTS = 64
 """Up to so many numbers, a parameter is taken for learned weights of the losses and not for part of a loss."""
@@ -34,6 +34,15 @@ def dependencies(records: Sequence[Record]) -> list[set[int]]:
         found.append({number for (number, _), grad in zip(before, grads, strict=False) if grad is not None})
         before += [(place, record.scalar)] if record.connected else []
     return found
+
+
+def reaching(loss: Tensor, unreduced: Sequence[Unreduced]) -> tuple[bool, ...]:
+    """Which of these losses does ``loss`` send a gradient through?"""
+    terms = [one.terms for one in unreduced if one.terms is not None]
+    if not terms or not loss.requires_grad:
+        return (False,) * len(unreduced)
+    found = iter(torch.autograd.grad(loss, terms, torch.ones_like(loss), retain_graph=True, allow_unused=True))
+    return tuple(one.terms is not None and next(found) is not None for one in unreduced)
 
 
 def hides_a_reduction(loss: Tensor, seen: Sequence[Tensor]) -> bool:

@@ -45,12 +45,16 @@ def put_gate(value: Tensor, row_axis: int | None = None) -> Gate:
 
 @dataclass(frozen=True, eq=False)
 class Unreduced:
-    """A cross entropy that was not reduced: its logits, its targets, the class it ignores, and the layer behind it."""
+    """A cross entropy that was not reduced: its logits, its targets, the class it ignores, and the layer behind it.
+
+    ``terms`` are its result where that is part of a graph.
+    """
 
     logits: Float[Tensor, "*shape"]
     targets: Num[Tensor, "*rest"]
     ignored: int
     made: Made | None
+    terms: Float[Tensor, "*rest"] | None = None
 
 
 @dataclass(eq=False)
