@@ -14,7 +14,7 @@ from lightning_select.signals.base import Signals
 from lightning_select.signals.contract import contract_error
 from lightning_select.signals.layout.probe import Run, StepShape
 from lightning_select.signals.layout.rows import Layout, fold, row_values
-from lightning_select.signals.recording.linears import Made
+from lightning_select.signals.recording.linears import FUSED, Made, made_by_loss
 from lightning_select.signals.recording.records import Record, Unreduced
 from lightning_select.signals.scales import Scales
 from lightning_select.signals.which_logits import CLASSIFYING, FIRST, WhichLogits, class_losses, trained
@@ -92,7 +92,7 @@ def _classification(run: Run, shape: StepShape, which: WhichLogits) -> dict[str,
     """Logits and what belongs to them, from the classification loss that is meant, or from a hand-written one."""
     places = class_losses(shape.layouts, run.names)
     records = [run.capture.records[place] for place in places]
-    seen = [(record.reduction.arguments["input"], record.made) for record in records]
+    seen = [(None if one.reduction.name == FUSED else one.reduction.arguments["input"], one.made) for one in records]
     at = which.place(seen, run.names)
     if at is not None:
         layout = shape.layouts[places[at]]
@@ -133,7 +133,7 @@ def _softmax_loss(record: Record, layout: Layout, rows: int) -> dict[str, Any]:
     logits, targets = arguments["input"].detach(), arguments["target"].detach().clone()
     if "linear_weight" in arguments:
         bias, weight = arguments.get("linear_bias"), arguments["linear_weight"]
-        made = Made.by_loss(logits, weight, bias)
+        made = made_by_loss(arguments)
         logits = F.linear(logits, weight.detach(), None if bias is None else bias.detach())
     elif logits.dim() > 2:
         logits = logits.movedim(1, -1)
@@ -239,7 +239,7 @@ def _by_row(values: Tensor, layout: Layout, rows: int, *, features: bool) -> Ten
 _READERS = {
     "F.cross_entropy": _softmax_loss,
     "F.nll_loss": _softmax_loss,
-    "F.linear_cross_entropy": _softmax_loss,
+    FUSED: _softmax_loss,
     "F.multi_margin_loss": _softmax_loss,
     "F.kl_div": _divergence,
     "F.binary_cross_entropy": _sigmoid_loss,

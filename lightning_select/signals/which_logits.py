@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_select.signals.equality import same_values
 from lightning_select.signals.layout.probe import StepShape
 from lightning_select.signals.layout.rows import Layout
-from lightning_select.signals.recording.linears import LINKED, Made
+from lightning_select.signals.recording.linears import FUSED, LINKED, Made
 from lightning_select.signals.recording.records import Unreduced
 
 __all__ = ["CLASSIFYING", "FIRST", "Seen", "WhichLogits", "class_losses", "trained"]
@@ -18,11 +18,11 @@ __all__ = ["CLASSIFYING", "FIRST", "Seen", "WhichLogits", "class_losses", "train
 CLASSIFYING = frozenset({"head", "hidden", "logits", "targets", "valid"})
 """Signals that come of a loss over classes."""
 
-Seen: TypeAlias = "tuple[Tensor, Made | None]"
-"""The logits of a loss, and the linear layer that made them where it is known."""
+Seen: TypeAlias = "tuple[Tensor | None, Made | None]"
+"""The logits of a loss, unless it makes them itself, and the linear layer that made them where it is known."""
 
 _DIVERGENCE = "F.kl_div"
-_LOSSES = LINKED.keys() | {"F.linear_cross_entropy"}
+_LOSSES = LINKED.keys() | {FUSED}
 
 
 def class_losses(layouts: Sequence[Layout | None], names: Sequence[str]) -> list[int]:
@@ -100,7 +100,7 @@ _NOT_SEEN = (
 
 def _one_place(one: Seen, other: Seen) -> bool:
     """Are they the same numbers in memory, in the same or another order, or the same layer of the same input?"""
-    if _memory(one[0]) == _memory(other[0]):
+    if one[0] is not None and other[0] is not None and _memory(one[0]) == _memory(other[0]):
         return True
     mine, theirs = one[1], other[1]
     if mine is None or theirs is None or mine.weights != theirs.weights:
@@ -114,6 +114,9 @@ def _memory(tensor: Tensor) -> tuple[int, int]:
 
 def _one_value(one: Seen, other: Seen) -> bool:
     """Do they agree, and not for want of training (heads that begin at zero)?"""
-    if one[1] is not None and other[1] is not None and one[1].weights != other[1].weights:
+    mine, theirs = one[1], other[1]
+    if mine is not None and theirs is not None and mine.weights != theirs.weights:
         return False
+    if one[0] is None or other[0] is None:
+        return mine is not None and theirs is not None and same_values(mine.hidden, theirs.hidden)
     return same_values(one[0], other[0]) and bool(one[0].numel() and (one[0] != one[0].flatten()[0]).any())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_select.scores.el2n import EL2N
 from tests.modules import CLASSES, features
-from tests.signals.test_last_layer import Net, measure
+from tests.signals.test_last_layer import GRADIENT, WIDTH, Net, by_autograd, measure, same_up_to_a_factor
 
 
 def el2n(logits: Tensor, targets: Tensor) -> Tensor:
@@ -30,4 +31,55 @@ def weighed_by_a_teacher(module: Net, x: Tensor, y: Tensor) -> Tensor:
 
 def test_unreduced_losses_that_train_nothing_are_no_second_head() -> None:
     (x, y), module = features(), Net(weighed_by_a_teacher)
+    torch.testing.assert_close(scored(module, (x, y)), el2n(module(x), y))
+
+
+needs_fused = pytest.mark.skipif(not hasattr(F, "linear_cross_entropy"), reason="needs a newer torch")
+
+
+def fused(module: Net, layer: nn.Linear, x: Tensor, y: Tensor) -> Tensor:
+    return F.linear_cross_entropy(module.body(x).tanh(), layer.weight, y, linear_bias=layer.bias)
+
+
+class TwoFused(Net):
+    """Two heads that are given one and the same tensor."""
+
+    def __init__(self, step: Any = None) -> None:
+        super().__init__(step or both_fused)
+        self.aux = nn.Linear(WIDTH, CLASSES)
+
+
+def both_fused(module: TwoFused, x: Tensor, y: Tensor) -> Tensor:
+    z = module.body(x).tanh()
+    losses = [F.linear_cross_entropy(z, one.weight, y, linear_bias=one.bias) for one in (module.aux, module.head)]
+    return 0.3 * losses[0] + losses[1]
+
+
+@needs_fused
+def test_a_named_head_that_the_loss_computes_itself_is_read() -> None:
+    (x, y), module = features(), Net(lambda module, x, y: fused(module, module.head, x, y))
+    torch.testing.assert_close(scored(module, (x, y), head="head"), el2n(module(x), y))
+    found = GRADIENT(measure(module, (x, y), head="head"))
+    same_up_to_a_factor(found, by_autograd(module, (x, y), [*module.head.parameters()]))
+
+
+@needs_fused
+@pytest.mark.parametrize("name", ["head", "aux"])
+def test_of_two_heads_that_losses_compute_the_named_one_is_read(name: str) -> None:
+    (x, y), module = features(), TwoFused()
+    logits = getattr(module, name)(module.body(x).tanh())
+    torch.testing.assert_close(scored(module, (x, y), head=name), el2n(logits, y))
+
+
+@needs_fused
+def test_of_two_heads_that_losses_compute_none_is_guessed() -> None:
+    assert measure(TwoFused(), features(), EL2N()).logits is None
+
+
+@needs_fused
+def test_a_head_that_a_loss_computes_is_the_same_as_one_beside_it() -> None:
+    def twice(module: Net, x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(module(x), y) + fused(module, module.head, x, y)
+
+    (x, y), module = features(), Net(twice)
     torch.testing.assert_close(scored(module, (x, y)), el2n(module(x), y))

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
-from lightning_select.signals.recording.linears import FOLLOWED, LINKED, LOG_SOFTMAX, LinearLayers, Made
+from lightning_select.signals.recording.linears import FOLLOWED, LOG_SOFTMAX, LinearLayers, Made
 from lightning_select.signals.recording.masks import CUTTERS, Cut, Cuts, cuts_by_mask
 from lightning_select.signals.recording.records import Gate, Record, Unreduced, put_gate
 from lightning_select.signals.recording.reductions import REDUCERS, recognise, unreduced
@@ -136,8 +136,7 @@ class Capture(TorchFunctionMode):
         return [next(found) if record.connected else None for record in self.records]
 
     def _behind(self, reduction: Reduction) -> Made | None:
-        known = self._want_linear and reduction.name in LINKED
-        return self._linears.behind(reduction.arguments["input"], reduction.name) if known else None
+        return self._linears.of_loss(reduction.name, reduction.arguments) if self._want_linear else None
 
     def _see_log_softmax(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         logits, dim = args[0] if args else kwargs["input"], kwargs.get("dim", args[1] if len(args) > 1 else None)

@@ -23,7 +23,7 @@ from lightning_select.signals.recording.moves import Masked, Move, OverClasses, 
 from lightning_select.torch_compat import in_functorch, version_of
 from lightning_select.types import Float
 
-__all__ = ["FOLLOWED", "LINKED", "LOG_SOFTMAX", "LinearLayers", "Made"]
+__all__ = ["FOLLOWED", "FUSED", "LINKED", "LOG_SOFTMAX", "LinearLayers", "Made", "made_by_loss"]
 
 
 def _named(*names: str) -> frozenset[Any]:
@@ -58,6 +58,9 @@ LINKED: Mapping[str, frozenset[str]] = {
 }
 """What may have been made of the logits that each loss is given."""
 
+FUSED = "F.linear_cross_entropy"
+"""The loss that makes its logits itself."""
+
 
 @dataclass(frozen=True, eq=False)
 class Made:
@@ -72,11 +75,6 @@ class Made:
     hidden: Float[Tensor, "*shape features"]
     biased: bool
     weights: frozenset[int]
-
-    @classmethod
-    def by_loss(cls, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Made:
-        """Where the loss itself is the layer."""
-        return cls(hidden, bias is not None, _owners(weight, bias))
 
 
 @dataclass(eq=False)
@@ -158,6 +156,12 @@ class LinearLayers:
         if logits is not None and logits.uncounted:
             logits.call.written = True
 
+    def of_loss(self, loss: str, arguments: Mapping[str, Any]) -> Made | None:
+        """The layer that made the logits of ``loss``, by the arguments it was given."""
+        if loss == FUSED:
+            return made_by_loss(arguments)
+        return self.behind(arguments["input"], loss) if loss in LINKED else None
+
     def behind(self, logits: Tensor, loss: str, axis: int | None = None) -> Made | None:
         """The layer that made the logits which ``loss`` was given; ``axis``: where it has their classes."""
         found = self._known.get(id(logits))
@@ -188,6 +192,12 @@ class LinearLayers:
                 del known[key]
 
         known[key] = _Logits(weakref.ref(output, forget), call, version_of(output), moves, link, uncounted)
+
+
+def made_by_loss(arguments: Mapping[str, Any]) -> Made:
+    """The layer that `FUSED` is itself, by the arguments it was given."""
+    bias = arguments.get("linear_bias")
+    return Made(arguments["input"].detach(), bias is not None, _owners(arguments["linear_weight"], bias))
 
 
 def _owners(weight: Tensor, bias: Tensor | None) -> frozenset[int]:
