@@ -7,14 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_select.signals.base import Signals
 from lightning_select.signals.contract import contract_error
 from lightning_select.signals.layout.probe import Run, StepShape
 from lightning_select.signals.layout.rows import Layout, fold, row_values
-from lightning_select.signals.recording.linears import FUSED, Made, made_by_loss
+from lightning_select.signals.recording.linears import FUSED, Made, logits_of, made_by_loss
 from lightning_select.signals.recording.records import Record, Unreduced
 from lightning_select.signals.scales import Scales
 from lightning_select.signals.which_logits import CLASSIFYING, FIRST, WhichLogits, class_losses, trained
@@ -81,11 +80,11 @@ def losses_seen(run: Run, shape: StepShape) -> list[tuple[int, Tensor]]:
     """How many classes each classification loss of the step has, and its logits."""
     kinds = zip(run.capture.records, shape.layouts, shape.connected, strict=True)
     losses = [
-        record.reduction.arguments["input"]
+        logits_of(record.reduction.arguments)
         for record, layout, counts in kinds
-        if counts and layout is not None and record.reduction.name == "F.cross_entropy"
+        if counts and layout is not None and record.reduction.name in ("F.cross_entropy", FUSED)
     ]
-    return [(logits.shape[min(1, logits.dim() - 1)], logits.detach()) for logits in losses]
+    return [(logits.shape[min(1, logits.dim() - 1)], logits) for logits in losses]
 
 
 def _classification(run: Run, shape: StepShape, which: WhichLogits) -> dict[str, Any]:
@@ -130,11 +129,9 @@ def _by_hand(run: Run, shape: StepShape, loss: Unreduced) -> dict[str, Any]:
 
 def _softmax_loss(record: Record, layout: Layout, rows: int) -> dict[str, Any]:
     arguments, made = record.reduction.arguments, record.made
-    logits, targets = arguments["input"].detach(), arguments["target"].detach().clone()
+    logits, targets = logits_of(arguments), arguments["target"].detach().clone()
     if "linear_weight" in arguments:
-        bias, weight = arguments.get("linear_bias"), arguments["linear_weight"]
         made = made_by_loss(arguments)
-        logits = F.linear(logits, weight.detach(), None if bias is None else bias.detach())
     elif logits.dim() > 2:
         logits = logits.movedim(1, -1)
         targets = targets.movedim(1, -1) if targets.dim() == logits.dim() else targets

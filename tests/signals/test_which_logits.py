@@ -9,7 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_select.errors import SelectionError
 from lightning_select.scores.el2n import EL2N
+from lightning_select.scores.nuclear_norm import NuclearNorm
+from lightning_select.signals.base import Signals
+from lightning_select.signals.scoring import StepRunner
 from tests.modules import CLASSES, features
 from tests.signals.test_last_layer import GRADIENT, WIDTH, Net, by_autograd, measure, same_up_to_a_factor
 
@@ -83,3 +87,24 @@ def test_a_head_that_a_loss_computes_is_the_same_as_one_beside_it() -> None:
 
     (x, y), module = features(), Net(twice)
     torch.testing.assert_close(scored(module, (x, y)), el2n(module(x), y))
+
+
+def nuclear(module: Any, batch: tuple[Tensor, Tensor], head: str | None = None) -> Tensor:
+    runner, score = StepRunner(module, None, module.training_step, head=head), NuclearNorm()
+    return [score(runner.measure(batch, score.needs)) for _ in range(2)][-1]
+
+
+@needs_fused
+def test_a_score_of_the_output_head_guesses_none_of_two_that_losses_compute() -> None:
+    module = TwoFused()
+    module.aux = nn.Linear(WIDTH, CLASSES, bias=False)  # the one whose logits need not be computed
+    with pytest.raises(SelectionError, match=r"several.*(head=|aux\.weight)"):
+        nuclear(module, features())
+
+
+@needs_fused
+@pytest.mark.parametrize("name", ["head", "aux"])
+def test_a_score_of_the_output_head_takes_the_one_that_is_named(name: str) -> None:
+    module = TwoFused()
+    logits = getattr(module, name)(module.body(features()[0]).tanh()).detach()
+    torch.testing.assert_close(nuclear(module, features(), name), NuclearNorm()(Signals(logits=logits)))

@@ -102,9 +102,12 @@ class HeadCapture(Capture):
         if not plain or weight.dim() != 2 or weight.shape[0] not in self._classes or not given.is_floating_point():
             return False
         if self._weights is not None:
-            return any(id(part) in self._weights for part in (weight, base_of(weight), bias))
+            return self._is_named(weight, bias)
         self._calls += 1
         return self._calls not in self._passed_over
+
+    def _is_named(self, weight: Tensor, bias: Tensor | None) -> bool:
+        return self._weights is not None and any(id(part) in self._weights for part in (weight, base_of(weight), bias))
 
     def _before(self, func: Callable[..., Any], target: Any) -> None:
         """Someone is about to write: terms are made use of after the pass, when such writes are undone."""
@@ -148,8 +151,7 @@ class HeadCapture(Capture):
         expected = logits.shape[: logits.axis] + logits.shape[logits.axis + 1 :]
         if target.is_floating_point() or target.shape != expected or logits.axis != min(1, logits.dim() - 1):
             raise UnfollowedError("a loss of other than class indices")
-        number, known = len(self.records), self._connected or ()
-        only_logged = number < len(known) and not known[number]
+        only_logged = self._only_logged()
         if only_logged or (self._beyond and not self._beyond - weights_of(logits.term)):
             if not only_logged:
                 self.passed.add(logits.origin)
@@ -159,11 +161,23 @@ class HeadCapture(Capture):
         raise HeadReached(logits.term, logits.axis, logits.shape[logits.axis], reduction)
 
     def _end_at_weight(self, reduction: Reduction) -> None:
-        """End at a loss that multiplies by the head's weight itself."""
+        """End at a loss that multiplies by the head's weight itself, unless it is another head or only logged."""
         arguments = reduction.arguments
         hidden, weight, bias = (arguments.get(name) for name in ("input", "linear_weight", "linear_bias"))
-        if hidden is not None and weight is not None and weight.dim() == 2:
-            raise HeadReached(Linear.of(hidden, weight, bias), hidden.dim() - 1, weight.shape[0], reduction)
+        if hidden is None or weight is None or weight.dim() != 2 or self._only_logged():
+            return
+        if self._weights is not None and not self._is_named(weight, bias):
+            return
+        term = Linear.of(hidden, weight, bias)
+        if self._beyond and not self._beyond - weights_of(term):
+            self.passed.add(("input", hidden.data_ptr(), hidden.numel()))
+            return
+        raise HeadReached(term, hidden.dim() - 1, weight.shape[0], reduction)
+
+    def _only_logged(self) -> bool:
+        """Does the loss that comes next reach no gradient?"""
+        number, known = len(self.records), self._connected or ()
+        return number < len(known) and not known[number]
 
 
 def condition(weight: Tensor) -> tuple[int, int]:

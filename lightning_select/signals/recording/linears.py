@@ -23,7 +23,7 @@ from lightning_select.signals.recording.moves import Masked, Move, OverClasses, 
 from lightning_select.torch_compat import in_functorch, version_of
 from lightning_select.types import Float
 
-__all__ = ["FOLLOWED", "FUSED", "LINKED", "LOG_SOFTMAX", "LinearLayers", "Made", "made_by_loss"]
+__all__ = ["FOLLOWED", "FUSED", "LINKED", "LOG_SOFTMAX", "LinearLayers", "Made", "logits_of", "made_by_loss"]
 
 
 def _named(*names: str) -> frozenset[Any]:
@@ -192,6 +192,14 @@ class LinearLayers:
                 del known[key]
 
         known[key] = _Logits(weakref.ref(output, forget), call, version_of(output), moves, link, uncounted)
+
+
+def logits_of(arguments: Mapping[str, Any]) -> Tensor:
+    """The logits that a loss was given, or makes itself."""
+    if "linear_weight" not in arguments:
+        return arguments["input"].detach()
+    with torch.no_grad():
+        return F.linear(arguments["input"], arguments["linear_weight"], arguments.get("linear_bias"))
 
 
 def made_by_loss(arguments: Mapping[str, Any]) -> Made:
