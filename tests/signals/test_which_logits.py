@@ -108,3 +108,12 @@ def test_a_score_of_the_output_head_takes_the_one_that_is_named(name: str) -> No
     module = TwoFused()
     logits = getattr(module, name)(module.body(features()[0]).tanh()).detach()
     torch.testing.assert_close(nuclear(module, features(), name), NuclearNorm()(Signals(logits=logits)))
+
+
+@pytest.mark.filterwarnings("ignore:Implicit dimension choice:UserWarning")
+def test_a_log_softmax_over_the_axis_that_torch_chooses_is_read() -> None:
+    module = Net(lambda module, x, y: -F.log_softmax(module(x)).gather(1, y[:, None]).mean())
+    x, y = features()
+    torch.testing.assert_close(scored(module, (x, y)), el2n(module(x), y))
+    found = GRADIENT(measure(module, (x, y)))
+    same_up_to_a_factor(found, by_autograd(module, (x, y), [*module.head.parameters()]))

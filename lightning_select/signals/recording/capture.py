@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
-from lightning_select.signals.recording.linears import FOLLOWED, LOG_SOFTMAX, LinearLayers, Made
+from lightning_select.signals.recording.linears import FOLLOWED, LOG_SOFTMAX, LinearLayers, Made, classes_of_log_softmax
 from lightning_select.signals.recording.masks import CUTTERS, Cut, Cuts, cuts_by_mask
 from lightning_select.signals.recording.records import Gate, Record, Unreduced, put_gate
 from lightning_select.signals.recording.reductions import REDUCERS, recognise, unreduced
@@ -139,8 +139,9 @@ class Capture(TorchFunctionMode):
         return self._linears.of_loss(reduction.name, reduction.arguments) if self._want_linear else None
 
     def _see_log_softmax(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        logits, dim = args[0] if args else kwargs["input"], kwargs.get("dim", args[1] if len(args) > 1 else None)
-        if isinstance(dim, int):
+        logits = args[0] if args else kwargs["input"]
+        dim = classes_of_log_softmax(logits, args[1:], kwargs)
+        if dim is not None:
             made = self._linears.behind(logits, "F.cross_entropy", dim) if self._want_linear else None
             self.log_softmax = logits.detach().movedim(dim, -1), made
 

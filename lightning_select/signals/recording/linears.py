@@ -23,7 +23,17 @@ from lightning_select.signals.recording.moves import Masked, Move, OverClasses, 
 from lightning_select.torch_compat import in_functorch, version_of
 from lightning_select.types import Float
 
-__all__ = ["FOLLOWED", "FUSED", "LINKED", "LOG_SOFTMAX", "LinearLayers", "Made", "logits_of", "made_by_loss"]
+__all__ = [
+    "FOLLOWED",
+    "FUSED",
+    "LINKED",
+    "LOG_SOFTMAX",
+    "LinearLayers",
+    "Made",
+    "classes_of_log_softmax",
+    "logits_of",
+    "made_by_loss",
+]
 
 
 def _named(*names: str) -> frozenset[Any]:
@@ -138,10 +148,11 @@ class LinearLayers:
             if link:
                 return
             link = "sigmoid" if func in _SIGMOIDS else "log_softmax"
-            dim = kwargs.get("dim", rest[0] if rest else None)
-            if func in LOG_SOFTMAX and not isinstance(dim, int):
-                return
-            moves = (*moves, OverClasses(dim)) if isinstance(dim, int) else moves
+            if func in LOG_SOFTMAX:
+                dim = classes_of_log_softmax(source, rest, kwargs)
+                if dim is None:
+                    return
+                moves = (*moves, OverClasses(dim))
         elif cut is not None:
             if output.shape != (cut.size, *source.shape[len(cut.shape) :]):
                 return
@@ -192,6 +203,14 @@ class LinearLayers:
                 del known[key]
 
         known[key] = _Logits(weakref.ref(output, forget), call, version_of(output), moves, link, uncounted)
+
+
+def classes_of_log_softmax(given: Tensor, rest: Sequence[Any], kwargs: Mapping[str, Any]) -> int | None:
+    """The axis of the classes, which torch chooses where none is given; ``None`` where it goes by a name."""
+    dim = kwargs.get("dim", rest[0] if rest else None)
+    if dim is None:
+        return 0 if given.dim() in (0, 1, 3) else 1
+    return dim if isinstance(dim, int) else None
 
 
 def logits_of(arguments: Mapping[str, Any]) -> Tensor:
