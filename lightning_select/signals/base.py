@@ -82,10 +82,10 @@ class Signals:
         return tuple(name for name in SIGNAL_NAMES if getattr(self, name) is not None)
 
     def _missing(self, name: str, owner: str, hint: str) -> MissingSignalError:
+        hint = hint or (_NO_TARGETS if name == "targets" and self.logits is not None else _HINTS.get(name, ""))
         return MissingSignalError(
             f"{owner} must have the signal '{name}', got only {', '.join(self.measured) or 'nothing'}. "
-            + (hint or _HINTS.get(name, ""))
-            + f" Or define selection_step(batch) on the module and return Signals({name}=...)."
+            f"{hint} Or define selection_step(batch) on the module and return Signals({name}=...)."
         )
 
     @property
@@ -113,6 +113,10 @@ SIGNAL_NAMES = tuple(field.name for field in dataclasses.fields(Signals) if fiel
 _NO_LOGITS = (
     "The loss of the training step shows no logits: it is no classification loss that torch reduces, or there are "
     "several that see different logits. Then name one head: BatchSelection(head=...)."
+)
+_NO_TARGETS = (
+    "The loss of the training step shows no targets: beside logits they are seen where torch computes the loss, or it "
+    "picks their log-probabilities with gather."
 )
 _HINTS = {
     "logits": _NO_LOGITS,

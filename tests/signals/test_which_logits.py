@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_select.errors import SelectionError
+from lightning_select.errors import MissingSignalError, SelectionError
 from lightning_select.scores.el2n import EL2N
 from lightning_select.scores.nuclear_norm import NuclearNorm
 from lightning_select.signals.base import Signals
@@ -117,3 +117,12 @@ def test_a_log_softmax_over_the_axis_that_torch_chooses_is_read() -> None:
     torch.testing.assert_close(scored(module, (x, y)), el2n(module(x), y))
     found = GRADIENT(measure(module, (x, y)))
     same_up_to_a_factor(found, by_autograd(module, (x, y), [*module.head.parameters()]))
+
+
+def test_where_only_targets_are_missing_logits_are_not_called_missing() -> None:
+    module = Net(lambda module, x, y: -module(x).log_softmax(1)[torch.arange(len(y)), y].mean())
+    with pytest.raises(
+        MissingSignalError, match=r"got only loss, logits.*shows no targets.*gather.*Or define"
+    ) as caught:
+        scored(module, features())
+    assert "no logits" not in str(caught.value)
