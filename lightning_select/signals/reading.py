@@ -13,7 +13,7 @@ from lightning_select.signals.base import Signals
 from lightning_select.signals.contract import contract_error
 from lightning_select.signals.layout.probe import Run, StepShape
 from lightning_select.signals.layout.rows import Layout, fold, row_values
-from lightning_select.signals.recording.linears import FUSED, Made, logits_of, made_by_loss
+from lightning_select.signals.recording.made import FUSED, Made, logits_of, made_by_loss
 from lightning_select.signals.recording.records import Record, Unreduced
 from lightning_select.signals.scales import Scales
 from lightning_select.signals.which_logits import CLASSIFYING, FIRST, WhichLogits, class_losses, trained
@@ -155,7 +155,7 @@ def _sigmoid_loss(record: Record, layout: Layout, rows: int) -> dict[str, Any]:
     if record.reduction.name == "F.binary_cross_entropy":
         logits = torch.logit(logits, eps=1e-6)
     found = {"logits": fold(logits, layout, rows), "targets": fold(targets, layout, rows), "link": "sigmoid"}
-    if made is not None and made.hidden.shape[:-1].numel() == rows and not layout.axis:
+    if made is not None and made.hidden is not None and made.hidden.shape[:-1].numel() == rows and not layout.axis:
         found |= {"hidden": made.hidden.reshape(rows, -1), "biased": made.biased}
     return found
 
@@ -179,7 +179,7 @@ def _restore(
     def put_back(values: Tensor) -> Tensor:
         return _by_row(cut.restore(values), layout, rows, features=values.dim() > 1)
 
-    if made is not None:
+    if made is not None and made.hidden is not None:
         made = replace(made, hidden=put_back(made.hidden))
     counts = put_back(torch.ones_like(logits[:, 0], dtype=torch.bool) if valid is None else valid)
     targets = None if targets is None else put_back(targets)
@@ -220,7 +220,7 @@ def _assemble(
         found["targets"] = _by_row(targets, layout, rows, features=targets.dim() == logits.dim())
     if valid is not None:
         found["valid"] = _by_row(valid, layout, rows, features=False)
-    if made is not None:
+    if made is not None and made.hidden is not None:
         found |= {"hidden": _by_row(made.hidden, layout, rows, features=True), "biased": made.biased}
     return found
 

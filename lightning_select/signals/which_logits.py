@@ -10,7 +10,8 @@ from torch import Tensor
 from lightning_select.signals.equality import same_values
 from lightning_select.signals.layout.probe import StepShape
 from lightning_select.signals.layout.rows import Layout
-from lightning_select.signals.recording.linears import FUSED, LINKED, Made
+from lightning_select.signals.recording.linears import LINKED
+from lightning_select.signals.recording.made import FUSED, Made
 from lightning_select.signals.recording.records import Unreduced
 
 __all__ = ["CLASSIFYING", "FIRST", "Seen", "WhichLogits", "class_losses", "trained"]
@@ -105,6 +106,8 @@ def _one_place(one: Seen, other: Seen) -> bool:
     mine, theirs = one[1], other[1]
     if mine is None or theirs is None or mine.weights != theirs.weights:
         return False
+    if mine.hidden is None or theirs.hidden is None:
+        return False
     return _memory(mine.hidden) == _memory(theirs.hidden) and mine.hidden.stride() == theirs.hidden.stride()
 
 
@@ -118,5 +121,6 @@ def _one_value(one: Seen, other: Seen) -> bool:
     if mine is not None and theirs is not None and mine.weights != theirs.weights:
         return False
     if one[0] is None or other[0] is None:
-        return mine is not None and theirs is not None and same_values(mine.hidden, theirs.hidden)
+        given = [made.hidden for made in (mine, theirs) if made is not None and made.hidden is not None]
+        return len(given) == 2 and same_values(*given)
     return same_values(one[0], other[0]) and bool(one[0].numel() and (one[0] != one[0].flatten()[0]).any())

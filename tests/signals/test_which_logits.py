@@ -14,7 +14,7 @@ from lightning_select.scores.el2n import EL2N
 from lightning_select.scores.nuclear_norm import NuclearNorm
 from lightning_select.signals.base import Signals
 from lightning_select.signals.scoring import StepRunner
-from tests.modules import CLASSES, features
+from tests.modules import CLASSES, Base, features
 from tests.signals.test_last_layer import GRADIENT, WIDTH, Net, by_autograd, measure, same_up_to_a_factor
 
 
@@ -126,3 +126,36 @@ def test_where_only_targets_are_missing_logits_are_not_called_missing() -> None:
     ) as caught:
         scored(module, features())
     assert "no logits" not in str(caught.value)
+
+
+class Pixels(Base):
+    """Two heads of convolutions, of which one comes in a lower resolution."""
+
+    def __init__(self, *, alone: bool = False) -> None:
+        super().__init__()
+        self.body, self.out, self.aux = nn.Conv2d(3, WIDTH, 3, 2, 1), nn.Conv2d(WIDTH, CLASSES, 1), None
+        if not alone:
+            self.aux = nn.Conv2d(WIDTH, CLASSES, 1)
+
+    def logits(self, head: nn.Module, x: Tensor) -> Tensor:
+        return F.interpolate(head(self.body(x)), size=x.shape[-2:], mode="bilinear")
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        heads = [head for head in (self.aux, self.out) if head is not None]
+        return sum(F.cross_entropy(self.logits(head, x), y) for head in heads)
+
+
+def images() -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(5)
+    return torch.randn(8, 3, 6, 6, generator=g), torch.randint(0, CLASSES, (8, 6, 6), generator=g)
+
+
+@pytest.mark.parametrize(("name", "alone"), [("out", True), ("out", False), ("aux", False)])
+def test_a_head_of_convolutions_is_read_by_its_name(name: str, alone: bool) -> None:
+    (x, y), module = images(), Pixels(alone=alone)
+    logits = module.logits(getattr(module, name), x).detach().permute(0, 2, 3, 1).flatten(1, 2)
+    signals = measure(module, (x, y), EL2N(), head=name)
+    torch.testing.assert_close(signals.logits, logits)
+    assert signals.hidden is None
+    assert measure(Pixels(), (x, y), EL2N()).logits is None

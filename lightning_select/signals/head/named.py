@@ -16,7 +16,7 @@ def named_weights(module: nn.Module, name: str) -> tuple[frozenset[int], int]:
         ArgumentError: There is no such submodule, or it has no weight.
     """
     named = dict(module.named_modules()).get(name) if name else None
-    matrices = [] if named is None else [weight for weight in named.parameters() if weight.dim() == 2]
+    matrices = [] if named is None else [weight for weight in named.parameters() if weight.dim() >= 2]
     if named is None or not matrices:
         linear = [key for key, part in module.named_modules() if isinstance(part, nn.Linear)]
         raise ArgumentError(

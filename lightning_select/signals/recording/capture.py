@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
-from lightning_select.signals.recording.linears import FOLLOWED, LOG_SOFTMAX, LinearLayers, Made, classes_of_log_softmax
+from lightning_select.signals.recording.linears import FOLLOWED, LAYERS, LOG_SOFTMAX, LinearLayers
+from lightning_select.signals.recording.made import Made, classes_of_log_softmax
 from lightning_select.signals.recording.masks import CUTTERS, Cut, Cuts, cuts_by_mask
 from lightning_select.signals.recording.records import Gate, Record, Unreduced, put_gate
 from lightning_select.signals.recording.reductions import REDUCERS, recognise, unreduced
@@ -43,7 +44,7 @@ _DIFFERENTIATORS = frozenset({torch.autograd.grad})
 def _watched(*, reads: bool, writes: bool, linear: bool) -> frozenset[Any]:
     """Functions that mean something to a capture; all others go straight through."""
     functions = REDUCERS | CUTTERS | (LOG_SOFTMAX | _GATHER | _DIFFERENTIATORS if reads else frozenset())
-    return functions | (WRITES if writes else frozenset()) | (FOLLOWED | {F.linear} if linear else frozenset())
+    return functions | (WRITES if writes else frozenset()) | (FOLLOWED | LAYERS if linear else frozenset())
 
 
 class Capture(TorchFunctionMode):
@@ -105,8 +106,8 @@ class Capture(TorchFunctionMode):
             self.gathered = args[2].movedim(args[1], -1) if isinstance(args[1], int) else None
         before = self._cuts.noted
         output = (self._cut if func in CUTTERS else self._call)(func, args, kwargs)
-        if self._want_linear and func is F.linear:
-            self._linears.note(args, kwargs, output)
+        if self._want_linear and func in LAYERS:
+            self._linears.note(func, args, kwargs, output)
         elif self._want_linear and func in FOLLOWED:
             self._linears.follow(
                 func, args, kwargs, output, None if self._cuts.noted is before else self._cuts.noted[-1]

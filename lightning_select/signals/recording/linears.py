@@ -17,23 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_select.signals.head.terms import owner_of
+from lightning_select.signals.recording.made import FUSED, Made, classes_of_log_softmax, made_by_loss, owners
 from lightning_select.signals.recording.masks import Cut
 from lightning_select.signals.recording.moves import Masked, Move, OverClasses, moved, moved_single
 from lightning_select.torch_compat import in_functorch, version_of
-from lightning_select.types import Float
 
-__all__ = [
-    "FOLLOWED",
-    "FUSED",
-    "LINKED",
-    "LOG_SOFTMAX",
-    "LinearLayers",
-    "Made",
-    "classes_of_log_softmax",
-    "logits_of",
-    "made_by_loss",
-]
+__all__ = ["FOLLOWED", "LAYERS", "LINKED", "LOG_SOFTMAX", "LinearLayers"]
 
 
 def _named(*names: str) -> frozenset[Any]:
@@ -54,8 +43,12 @@ _FACTORS = _PRODUCTS | _named("div", "divide", "true_divide", "__truediv__")
 _SCALINGS = frozenset({Tensor.mul_, Tensor.div_, Tensor.__imul__, Tensor.__itruediv__})
 _SIGMOIDS = _named("sigmoid")
 LOG_SOFTMAX = _named("log_softmax")
-FOLLOWED = _MOVES | _COPIES | _FACTORS | _SCALINGS | _SIGMOIDS | LOG_SOFTMAX
+_RESIZES = frozenset({F.interpolate})
+FOLLOWED = _MOVES | _COPIES | _FACTORS | _SCALINGS | _SIGMOIDS | LOG_SOFTMAX | _RESIZES
 """Functions after which it is still known which layer made the logits."""
+
+LAYERS = {F.linear} | _named(*(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)))
+"""Functions that make logits; of a convolution only its weights are known, not what it was given for each place."""
 
 _CLASSES_SECOND = frozenset({"F.cross_entropy", "F.nll_loss", "F.multi_margin_loss"})
 LINKED: Mapping[str, frozenset[str]] = {
@@ -68,34 +61,20 @@ LINKED: Mapping[str, frozenset[str]] = {
 }
 """What may have been made of the logits that each loss is given."""
 
-FUSED = "F.linear_cross_entropy"
-"""The loss that makes its logits itself."""
-
-
-@dataclass(frozen=True, eq=False)
-class Made:
-    """The call of a linear layer that made some logits.
-
-    Attributes:
-        hidden: What it was given, for each place of the logits with their classes last.
-        biased: Does it have a bias?
-        weights: Its parameters, by their ids.
-    """
-
-    hidden: Float[Tensor, "*shape features"]
-    biased: bool
-    weights: frozenset[int]
-
 
 @dataclass(eq=False)
 class _Call:
-    """One call of a linear layer; ``written`` where its output was changed by a write that torch does not count."""
+    """One call of a layer; ``whole``: it is linear and not a convolution.
+
+    ``written`` where its output was changed by a write that torch does not count.
+    """
 
     given: Tensor
     weight: Tensor
     biased: bool
     weights: frozenset[int]
     version: int
+    whole: bool = True
     written: bool = False
 
 
@@ -117,15 +96,26 @@ class LinearLayers:
     def __init__(self) -> None:
         self._known: dict[int, _Logits] = {}
 
-    def note(self, args: Sequence[Any], kwargs: Mapping[str, Any], output: Tensor) -> None:
-        """Remember one call of a linear layer."""
+    def note(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], output: Tensor) -> None:
+        """Remember one call of a layer, of one of `LAYERS`."""
         given, weight, bias = (*args, *(kwargs[name] for name in ("input", "weight", "bias") if name in kwargs), None)[
             :3
         ]
-        plain = type(given) in (Tensor, nn.Parameter) and type(weight) in (Tensor, nn.Parameter) and weight.dim() == 2
+        plain = (
+            type(given) in (Tensor, nn.Parameter)
+            and type(weight) in (Tensor, nn.Parameter)
+            and (weight.dim() == 2 or func is not F.linear)
+        )
         if not plain or output.is_nested or output.is_inference() or given.is_inference() or in_functorch():
             return
-        call = _Call(given.detach(), weight.detach(), bias is not None, _owners(weight, bias), version_of(given))
+        call = _Call(
+            given.detach(),
+            weight.detach(),
+            bias is not None,
+            owners(weight, bias),
+            version_of(given),
+            func is F.linear,
+        )
         self._add(output, call)
 
     def follow(
@@ -138,6 +128,8 @@ class LinearLayers:
         source: Tensor = args[at]
         logits = self._known[id(source)]
         if logits.tensor() is not source or version_of(source) != logits.version + (func in _SCALINGS):
+            return
+        if func in _RESIZES and logits.call.whole:
             return
         rest = args[1:] if at == 0 else args[:1]
         moves, link = logits.moves, logits.link
@@ -157,7 +149,7 @@ class LinearLayers:
             if output.shape != (cut.size, *source.shape[len(cut.shape) :]):
                 return
             moves = (*moves, Masked(cut))
-        elif func in _MOVES:
+        elif func in _MOVES and logits.call.whole:
             moves = (*moves, Move.of(func, rest, kwargs))
         self._add(output, logits.call, moves, link, uncounted=logits.uncounted or func == _DATA)
 
@@ -183,6 +175,8 @@ class LinearLayers:
             return None
         if logits.device != call.given.device or not logits.dim():
             return None
+        if not call.whole:
+            return Made(None, call.biased, call.weights)
         wanted = (1 if loss in _CLASSES_SECOND else -1) if axis is None else axis
         with torch.no_grad():
             if call.weight.shape[0] == 1 and loss.startswith("F.binary"):
@@ -203,33 +197,6 @@ class LinearLayers:
                 del known[key]
 
         known[key] = _Logits(weakref.ref(output, forget), call, version_of(output), moves, link, uncounted)
-
-
-def classes_of_log_softmax(given: Tensor, rest: Sequence[Any], kwargs: Mapping[str, Any]) -> int | None:
-    """The axis of the classes, which torch chooses where none is given; ``None`` where it goes by a name."""
-    dim = kwargs.get("dim", rest[0] if rest else None)
-    if dim is None:
-        return 0 if given.dim() in (0, 1, 3) else 1
-    return dim if isinstance(dim, int) else None
-
-
-def logits_of(arguments: Mapping[str, Any]) -> Tensor:
-    """The logits that a loss was given, or makes itself."""
-    if "linear_weight" not in arguments:
-        return arguments["input"].detach()
-    with torch.no_grad():
-        return F.linear(arguments["input"], arguments["linear_weight"], arguments.get("linear_bias"))
-
-
-def made_by_loss(arguments: Mapping[str, Any]) -> Made:
-    """The layer that `FUSED` is itself, by the arguments it was given."""
-    bias = arguments.get("linear_bias")
-    return Made(arguments["input"].detach(), bias is not None, _owners(arguments["linear_weight"], bias))
-
-
-def _owners(weight: Tensor, bias: Tensor | None) -> frozenset[int]:
-    """The parameters of a layer, by their ids."""
-    return frozenset(id(part) for value in (weight, bias) if value is not None for part in (value, owner_of(value)))
 
 
 def _is_one_factor(value: Any, logits: Tensor) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from lightning_select.signals.layout.rows import Layout, spread
-from lightning_select.signals.recording.linears import Made
+from lightning_select.signals.recording.made import Made
 from lightning_select.signals.recording.masks import Cut, find_cut
 from lightning_select.signals.recording.terms import Reduction, Terms
 from lightning_select.types import Float, Num
