@@ -16,7 +16,7 @@ from lightning_select.signals.layout.rows import Layout, fold, row_values
 from lightning_select.signals.recording.made import FUSED, Made, logits_of, made_by_loss
 from lightning_select.signals.recording.records import Record, Unreduced
 from lightning_select.signals.scales import Scales
-from lightning_select.signals.which_logits import CLASSIFYING, FIRST, WhichLogits, class_losses, trained
+from lightning_select.signals.which_logits import CLASSIFYING, FIRST, WhichLogits, class_losses, common_input, trained
 from lightning_select.types import Batch, Bool, Float, Shaped
 
 __all__ = ["losses_seen", "put_by_row", "read_signals", "row_losses", "with_attended"]
@@ -73,6 +73,8 @@ def read_signals(
     if not CLASSIFYING.isdisjoint(needs):
         found |= _classification(run, shape, which)
         which.check(found)
+        if len(found) == 1 and CLASSIFYING.intersection(needs) == {"hidden"}:
+            found |= common_input(run, shape)
     return Signals(**found)
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
 from lightning_select.signals.equality import same_values
-from lightning_select.signals.layout.probe import StepShape
+from lightning_select.signals.layout.probe import Run, StepShape
 from lightning_select.signals.layout.rows import Layout
 from lightning_select.signals.recording.linears import LINKED
 from lightning_select.signals.recording.made import FUSED, Made
 from lightning_select.signals.recording.records import Unreduced
 
-__all__ = ["CLASSIFYING", "FIRST", "Seen", "WhichLogits", "class_losses", "trained"]
+__all__ = ["CLASSIFYING", "FIRST", "Seen", "WhichLogits", "class_losses", "common_input", "trained"]
 
 CLASSIFYING = frozenset({"head", "hidden", "logits", "targets", "valid"})
 """Signals that come of a loss over classes."""
@@ -37,6 +37,19 @@ def trained(unreduced: Sequence[Unreduced], shape: StepShape) -> Sequence[Unredu
     if len(unreduced) != len(shape.unreduced) or not any(shape.unreduced):
         return unreduced
     return [loss for loss, counts in zip(unreduced, shape.unreduced, strict=True) if counts]
+
+
+def common_input(run: Run, shape: StepShape) -> dict[str, Any]:
+    """The input that several heads share, one vector for each row; nothing where it is not the same memory."""
+    places = class_losses(shape.layouts, run.names)
+    made = [run.capture.records[place].made for place in places]
+    hidden = [one.hidden for one in made if one is not None and one.hidden is not None]
+    layouts = [layout for layout in shape.layouts if layout is not None]
+    if not hidden or len(hidden) < len(places) or any(layout.axis or layout.masked for layout in layouts):
+        return {}
+    first = hidden[0]
+    shared = all((*_memory(one), one.stride()) == (*_memory(first), first.stride()) for one in hidden)
+    return {"hidden": first} if shared and first.dim() == 2 and first.shape[0] == run.rows else {}
 
 
 class WhichLogits:

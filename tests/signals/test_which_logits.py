@@ -159,3 +159,14 @@ def test_a_head_of_convolutions_is_read_by_its_name(name: str, alone: bool) -> N
     torch.testing.assert_close(signals.logits, logits)
     assert signals.hidden is None
     assert measure(Pixels(), (x, y), EL2N()).logits is None
+
+
+def test_what_two_heads_are_both_given_needs_no_choice_between_them() -> None:
+    def step(module: TwoFused, x: Tensor, y: Tensor) -> Tensor:
+        z = module.body(x).tanh()
+        return F.cross_entropy(module.head(z), y) + F.cross_entropy(module.aux(z), y)
+
+    (x, y), module = features(), TwoFused(step)
+    signals = StepRunner(module, None, module.training_step).measure((x, y), {"loss", "hidden"})
+    torch.testing.assert_close(signals.hidden, module.body(x).tanh().detach())
+    assert signals.logits is None
