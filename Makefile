@@ -10,7 +10,7 @@ CHECKED := lightning_select.scores,lightning_select.selectors,lightning_select.w
 .PHONY: help demo test test-slow test-wheel matrix soak lint bench docs audit clean
 
 help:
-	@echo "make demo       compare selection methods on real data with wrong labels (about 3 minutes)"
+	@echo "make demo       compare selection methods on real data with wrong labels (about 2 minutes)"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the slow tests too (heavy third-party packages are installed first)"
 	@echo "make test-wheel  run the tests from the installed wheel, outside of the repository"
