@@ -70,8 +70,9 @@ class Interception:
         self._row_ids: RowIds | None = None
         self._loaders = 0
         self._weights: Tensor | None = None
-        training = Surroundings(module, trainer, train_mode=True)
-        self._weighed = WeighedStep(module, self.runner(train_mode=True), training)
+        self._weighed = WeighedStep(
+            module, self.runner(train_mode=True), lambda: Surroundings(module, trainer, train_mode=True)
+        )
 
     @classmethod
     def join(cls, member: Member, trainer: Any, module: Any) -> Interception:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -43,13 +44,13 @@ class WeighedStep:
     Args:
         module: The LightningModule.
         runner: Probes the step in the mode it trains in.
-        surroundings: What a ``selection_step`` finds around it.
+        surround: Makes what a ``selection_step`` finds around it; called once, where one is asked.
     """
 
-    def __init__(self, module: nn.Module, runner: StepRunner, surroundings: Surroundings) -> None:
+    def __init__(self, module: nn.Module, runner: StepRunner, surround: Callable[[], Surroundings]) -> None:
         self._module = module
         self._runner = runner
-        self._surroundings = surroundings
+        self._surroundings = cache(surround)
         self._ask_module = False
         self._uncompiled = False
         self._said = False
@@ -201,7 +202,7 @@ class WeighedStep:
         That pass is made first and leaves no trace, so both steps find the same module, batch and random numbers.
         """
         try:
-            signals = asked(self._module, self._surroundings, batch, rows, differentiated=weighs)
+            signals = asked(self._module, self._surroundings(), batch, rows, differentiated=weighs)
             losses = self._asked_losses(signals, rows, weighs=weighs)
         except TrainingStepContractError as error:
             if excuse is None:
