@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_select.types import Float, Int, Shaped
 
-__all__ = ["gather_ids", "gather_objects", "gather_rows", "largest", "rank", "world_size"]
+__all__ = ["gather_ids", "gather_objects", "gather_rows", "largest", "rank", "with_nan", "world_size"]
 
 
 def world_size() -> int:
@@ -39,8 +39,12 @@ def gather_rows(values: Shaped[Tensor, "rows *rest"], capacity: int) -> Float[Te
     collective legal without asking first how many there are, which would wait for the device in every step. Whole
     numbers and truths, which have no NaN, become float64, which holds them exactly up to 2^53.
     """
-    values = values if values.is_floating_point() else values.double()
-    return _gather(values, capacity, float("nan"))
+    return _gather(with_nan(values), capacity, float("nan"))
+
+
+def with_nan(values: Shaped[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The values in a type that has NaN."""
+    return values if values.is_floating_point() else values.double()
 
 
 def gather_ids(ids: Int[Tensor, "rows"], capacity: int) -> Int[Tensor, "ranks capacity"]:

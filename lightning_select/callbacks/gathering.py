@@ -65,7 +65,7 @@ class Gathering:
         """
         if self.world == 1:
             return values
-        lines = (values if values.is_floating_point() else values.double()).unsqueeze(-1).flatten(1)
+        lines = distributed.with_nan(values).unsqueeze(-1).flatten(1)
         if self._unsettled(self.width):
             self.width = distributed.largest(lines.shape[1], lines.device)
         if lines.shape[1] > self.width:

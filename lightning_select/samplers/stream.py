@@ -46,8 +46,7 @@ class Stream:
     """
 
     def __init__(self, draw: Callable[[int, torch.Generator], Drawn], seed: int, lag: int) -> None:
-        self.epoch, self.drawn, self.chunk, self.loader_lead = 0, 0, 0, 0
-        self.drawn_ever = 0
+        self.epoch, self.drawn, self.drawn_ever, self.chunk, self.loader_lead = 0, 0, 0, 0, 0
         self._draw, self._seed, self._lag = draw, seed, lag
         self.arrivals, self._draws, self._arrived = 0, 0, False
         self._flight: Chunk | None = None
@@ -66,6 +65,15 @@ class Stream:
     def drawing(self) -> bool:
         """Has anything been drawn that has not arrived?"""
         return self._ledger.holds_rows
+
+    @property
+    def _waiting(self) -> int:
+        """Rows of all ranks that were drawn and have not arrived."""
+        return self._ledger.rows * distributed.world_size()
+
+    @property
+    def _rows_of_draw(self) -> int:
+        return self.chunk or _UNBOUND_CHUNK * distributed.world_size()
 
     @property
     def ended_before(self) -> bool:
@@ -89,7 +97,7 @@ class Stream:
         drawn already comes first. Without a Trainer each iteration is an epoch, but for one that goes on amid the epoch
         of a loaded state, which has to be named.
         """
-        self.chunk = self.chunk or _UNBOUND_CHUNK * distributed.world_size()
+        self.chunk = self._rows_of_draw
         fresh = not self._opened
         if self._opened and (self._closed or self._arrived or not (fed or self._named)):
             self.turn_to(self.epoch + 1)
@@ -112,9 +120,8 @@ class Stream:
         """Rows that training has not seen; none where all are drawn and so few wait that a loader dropped them."""
         if self._closed or not self._opened or self._loaded is None:
             return 0
-        waiting = self._ledger.rows * distributed.world_size() if self.arrivals else 0  # or else nobody said so
-        few = self.chunk or _UNBOUND_CHUNK * distributed.world_size()
-        return total - self.drawn + waiting if self.drawn < total or waiting >= few else 0
+        waiting = self._waiting if self.arrivals else 0  # or else nobody said what arrived
+        return total - self.drawn + waiting if self.drawn < total or waiting >= self._rows_of_draw else 0
 
     def restart(self, epoch: int) -> None:
         """Go to the start of an epoch, whatever was loaded before."""
@@ -135,7 +142,7 @@ class Stream:
         drawn the next one, of which nothing has arrived: that one goes on.
         """
         loaded, self._loaded = self._loaded, None
-        ahead = loaded is not None and self._ledger.rows * distributed.world_size() >= self.drawn
+        ahead = loaded is not None and self._waiting >= self.drawn
         if ahead and self._opened and not self._closed:
             return False
         self._closed, self._flight = True, None

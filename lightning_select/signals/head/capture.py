@@ -18,6 +18,7 @@ from lightning_select.signals.head.lazy_logits import LazyLogits, UnfollowedErro
 from lightning_select.signals.head.terms import Linear, Mapped, Term, owner_of
 from lightning_select.signals.recording.capture import Capture
 from lightning_select.signals.recording.linears import LOG_SOFTMAX
+from lightning_select.signals.recording.made import layer_of
 from lightning_select.signals.recording.records import Record
 from lightning_select.signals.recording.reductions import recognise
 from lightning_select.signals.recording.terms import Reduction
@@ -196,8 +197,7 @@ def weights_of(term: Any) -> frozenset[int]:
 def _layer(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
     """Input, weight (classes first) and bias of a linear layer, or of a product with a transposed weight."""
     if func is F.linear:
-        names = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
-        return names["input"], names["weight"], names.get("bias")
+        return layer_of(args, kwargs)
     other = args[1] if len(args) > 1 else None
     matrix = isinstance(other, Tensor) and not isinstance(other, LazyLogits) and other.dim() == 2
     return (args[0], other.t(), None) if matrix and isinstance(other, Tensor) else (None, None, None)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_select.signals.recording.made import FUSED, Made, classes_of_log_softmax, made_by_loss, owners
+from lightning_select.signals.recording.made import FUSED, Made, classes_of_log_softmax, layer_of, made_by_loss, owners
 from lightning_select.signals.recording.masks import Cut
 from lightning_select.signals.recording.moves import Masked, Move, OverClasses, moved, moved_single
 from lightning_select.torch_compat import in_functorch, version_of
@@ -98,9 +98,7 @@ class LinearLayers:
 
     def note(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], output: Tensor) -> None:
         """Remember one call of a layer, of one of `LAYERS`."""
-        given, weight, bias = (*args, *(kwargs[name] for name in ("input", "weight", "bias") if name in kwargs), None)[
-            :3
-        ]
+        given, weight, bias = layer_of(args, kwargs)
         plain = (
             type(given) in (Tensor, nn.Parameter)
             and type(weight) in (Tensor, nn.Parameter)

@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_select.signals.head.terms import owner_of
 from lightning_select.types import Float
 
-__all__ = ["FUSED", "Made", "classes_of_log_softmax", "logits_of", "made_by_loss", "owners"]
+__all__ = ["FUSED", "Made", "classes_of_log_softmax", "layer_of", "logits_of", "made_by_loss", "owners"]
 
 FUSED = "F.linear_cross_entropy"
 """The loss that makes its logits itself."""
@@ -32,6 +32,12 @@ class Made:
     hidden: Float[Tensor, "*shape features"] | None
     biased: bool
     weights: frozenset[int]
+
+
+def layer_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """Input, weight and bias that a linear layer or a convolution was called with."""
+    names = {**dict(zip(("input", "weight", "bias"), args, strict=False)), **kwargs}
+    return names["input"], names["weight"], names.get("bias")
 
 
 def classes_of_log_softmax(given: Tensor, rest: Sequence[Any], kwargs: Mapping[str, Any]) -> int | None:
