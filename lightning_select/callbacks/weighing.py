@@ -96,7 +96,8 @@ class WeighedStep:
         if self._ask_module:
             return self._run_asked(step, args, kwargs, batch, rows, weigh, weighs=weighs, excuse=excuse)
         eager = torch.compiler.set_stance("force_eager") if self._uncompiled else nullcontext()
-        with eager, keeping_buffers(self._module), Capture(gated=True, want_logits=bool(needs)) as capture:
+        watch = Capture(gated=True, weighs=weighs, want_logits=bool(needs))
+        with eager, keeping_buffers(self._module), watch as capture:
             output = whole_graphs_refused(self._module, step, args, kwargs)
         if output is None:
             return None  # the module skips this batch, and Lightning says so

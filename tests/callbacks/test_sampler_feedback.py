@@ -22,7 +22,7 @@ from lightning_select.scores.loss import Loss
 from lightning_select.selectors.top_k import TopK
 from lightning_select.weightings.dynamic_loss import DynamicLoss
 from tests.fitting import Rows, same, trainer, weights_of
-from tests.modules import Base, Classifier
+from tests.modules import CLASSES, Base, Classifier
 from tests.samplers.toy import ByLastLoss, Plain, Weighted
 
 ROWS, SIZE = 52, 8
@@ -67,6 +67,21 @@ def test_one_word_in_the_loader_is_enough() -> None:
     assert sampler.updates == 14
     assert sampler.epoch == 1
     assert not sampler.fed
+
+
+@pytest.mark.parametrize(("weighs", "own"), [(False, True), (True, False)])
+def test_the_graph_of_a_step_that_is_only_heard_stays_its_own(weighs: bool, own: bool) -> None:
+    class Squares(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            errors = (self(batch[0]) - F.one_hot(batch[1], CLASSES)).square()
+            loss = errors.mean()
+            if self.trainer.global_step > 2 and loss.requires_grad:
+                below.add(loss.grad_fn.next_functions[0][0] is errors.grad_fn)
+            return loss
+
+    below: set[bool] = set()
+    run(ByLastLoss(ROWS), *([LossReweighting(DynamicLoss())] if weighs else []), module=Squares(), max_epochs=1)
+    assert below == {own}
 
 
 def test_it_hears_the_losses_of_the_rows_of_the_training_step() -> None:

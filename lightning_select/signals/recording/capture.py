@@ -52,6 +52,7 @@ class Capture(TorchFunctionMode):
 
     Args:
         gated: Put a gate at every reduction, for a step that will be differentiated.
+        weighs: Will gates be used? If not, none is put, and the graph of the step stays the module's own.
         connected: Under no_grad, which reductions (in order) a gradient would reach. These are made leaves of a graph
             of scalars, so that `coefficients` works without a graph of the model.
         want_linear: Find the linear layer that made the logits of each loss, and its input.
@@ -63,6 +64,7 @@ class Capture(TorchFunctionMode):
         self,
         *,
         gated: bool = False,
+        weighs: bool = True,
         connected: Sequence[bool] | None = None,
         want_linear: bool = False,
         want_logits: bool = False,
@@ -74,6 +76,7 @@ class Capture(TorchFunctionMode):
         self.gathered: Tensor | None = None
         self.unreduced: list[Unreduced] = []
         self._gated = gated
+        self._weighs = weighs
         self._connected = connected
         self._want_linear = want_linear
         self._before_write = before_write
@@ -179,7 +182,7 @@ class Capture(TorchFunctionMode):
 
     def _weighable(self, reduction: Reduction) -> Tensor:
         part = reduction if reduction.halfway is None else reduction.halfway()
-        scalar, gates = _run_gated(part)
+        scalar, gates = _run_gated(part) if self._weighs else (part.run(part.arguments), [])
         edge = get_gradient_edge(scalar) if scalar.requires_grad else None
         self.records.append(Record(reduction, scalar, gates, None, scalar, self._cuts.noted, part, edge))
         return scalar

@@ -74,6 +74,22 @@ def test_unit_weights_change_no_bit_of_the_gradient(case: Case, reduction: str) 
 
 
 @EVERY
+@BOTH
+def test_a_step_that_nobody_weighs_keeps_its_own_graph(case: Case, reduction: str) -> None:
+    arguments = case.arguments()
+    leaves = [v for v in (arguments | case.shared()).values() if isinstance(v, torch.Tensor) and v.requires_grad]
+    plain = case.call(arguments, reduction)
+    with Capture(gated=True, weighs=False) as capture:
+        loss = case.call(arguments, reduction)
+    assert type(loss.grad_fn) is type(plain.grad_fn)
+    assert torch.equal(loss, plain)
+    assert not capture.records[0].gates
+    expected = torch.autograd.grad(plain, leaves, allow_unused=True)
+    for mine, theirs in zip(torch.autograd.grad(loss, leaves, allow_unused=True), expected, strict=True):
+        assert (mine is None and theirs is None) or torch.equal(mine, theirs)
+
+
+@EVERY
 def test_row_losses_are_those_of_the_rows_alone(case: Case) -> None:
     arguments = case.arguments()
     found = recognise(case.func, (), {**arguments, **case.shared(), "reduction": "mean"})
