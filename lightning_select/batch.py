@@ -84,7 +84,7 @@ def take_rows(batch: Batch, index: Int[Tensor, "kept"]) -> Batch:
 
 def shallow_copy(batch: Batch) -> Batch:
     """Rebuild every container of ``batch`` around the same tensors, so that ``batch.pop("labels")`` stays harmless."""
-    if _taker(batch) is not None:
+    if (type(batch) is not Tensor and _rows_of_plain(batch) is not None) or _taker(batch) is not None:
         return copy.copy(batch)
     children = children_of(batch)
     return batch if children is None else rebuild(batch, [shallow_copy(child) for _, child in children])
@@ -94,11 +94,11 @@ def tensors_of(batch: Batch) -> Iterator[Tensor]:
     """Every tensor in the containers we understand; types that were registered keep theirs to themselves."""
     if isinstance(batch, Tensor):
         yield batch
+    elif _rows_of_plain(batch) is not None:
+        yield from batch.values() if type(batch) is dict else batch
     elif _taker(batch) is None:
         for _, child in children_of(batch) or ():
-            if isinstance(child, Tensor):
-                yield child
-            elif type(child) is not str:
+            if type(child) is not str:
                 yield from tensors_of(child)
 
 

@@ -7,6 +7,7 @@ Every name here has a test that says what to do when it moves.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from types import FunctionType
 from typing import Any
 
@@ -105,9 +106,9 @@ def storage_id(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def hooks_of(weight: Tensor) -> tuple[dict[Any, Any] | None, dict[Any, Any] | None]:
-    """The tables of a weight's hooks, on its gradient and after its gradient was added to; ``None`` for no table."""
-    return weight._backward_hooks, weight._post_accumulate_grad_hooks
+def hooks_of(weights: Iterable[Tensor]) -> list[dict[Any, Any] | None]:
+    """Two tables for each weight: hooks on its gradient, and after that was added to; ``None`` for no table."""
+    return [table for weight in weights for table in (weight._backward_hooks, weight._post_accumulate_grad_hooks)]
 
 
 def is_compiled_part(module: nn.Module) -> bool:

@@ -104,10 +104,10 @@ def test_a_module_keeps_its_hooks_where_we_think() -> None:
 def test_a_weight_keeps_its_hooks_where_we_think() -> None:
     """``_backward_hooks``, ``_post_accumulate_grad_hooks``: as above, for hooks on weights."""
     weight = nn.Parameter(torch.ones(1))
-    assert torch_compat.hooks_of(weight) == (None, None)
+    assert torch_compat.hooks_of([weight]) == [None, None]
     weight.register_hook(print)
     weight.register_post_accumulate_grad_hook(print)
-    assert [len(table or ()) for table in torch_compat.hooks_of(weight)] == [1, 1]
+    assert [len(table or ()) for table in torch_compat.hooks_of([weight])] == [1, 1]
 
 
 def test_a_write_shows_in_the_version() -> None:

@@ -81,9 +81,7 @@ class Verdicts:
             tensors: What ``check`` takes, of this step alone.
         """
         waiting = self._waiting.setdefault((owner, check), [])
-        if waiting and (
-            len(waiting) >= _KEPT or any(a.shape != b.shape for a, b in zip(waiting[-1], tensors, strict=True))
-        ):
+        if waiting and (len(waiting) >= _KEPT or [a.shape for a in waiting[-1]] != [a.shape for a in tensors]):
             self._fold(owner, check)
             waiting = self._waiting.setdefault((owner, check), [])
         waiting.append(tensors)

@@ -233,14 +233,14 @@ class StepRunner:
         capture: Capture | None = None,
     ) -> Iterator[Callable[[], tuple[Run, Tensor | None]]]:
         """A function that runs the step, and time to look at what it left before it is put back."""
-        rows = rows_of(batch)
-        writes = self._surroundings.keeper.before_write
+        rows, writes = rows_of(batch), self._surroundings.keeper.before_write
         capture = capture or Capture(connected=connected, want_linear=want_linear, before_write=writes)
         index = [next_batch_index(self._trainer) if batch_idx is None else batch_idx] if self._takes_index else []
 
         def step() -> tuple[Run, Tensor | None]:
+            arguments = (shallow_copy(batch), *index)
             with capture, noise or nullcontext():
-                output = self._step(shallow_copy(batch), *index)
+                output = self._step(*arguments)
             loss, losses = parse_output(self._module, output, rows)
             return Run.of(self._module, capture, loss, rows), None if losses is None else losses.detach()
 

@@ -52,8 +52,8 @@ def inside_of_wrapper(trainer: Any, module: nn.Module, call: Callable[[Batch], T
     outside of such a wrapper. Where nothing is split it is a plain call.
     """
     wrapper = getattr(getattr(trainer, "strategy", None), "model", None)
-    wrapped = _WRAPPER in _names(wrapper) and getattr(wrapper, "module", None) is module
-    if wrapper is None or not (wrapped or (wrapper is module and _PART in _names(module))):
+    own = wrapper is module or getattr(wrapper, "module", None) is module
+    if wrapper is None or not own or (_PART if wrapper is module else _WRAPPER) not in _names(wrapper):
         return call(batch)
     box: list[T | Exception] = []
 

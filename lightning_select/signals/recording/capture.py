@@ -90,7 +90,7 @@ class Capture(TorchFunctionMode):
     ) -> Any:
         """See every torch function once; only reductions are treated differently."""
         kwargs = kwargs or {}
-        if torch.compiler.is_compiling():  # nothing of ours may be looked at: it could not be guarded
+        if torch.compiler.is_dynamo_compiling():  # nothing of ours may be looked at: it could not be guarded
             seen = func in REDUCERS or cuts_by_mask(func, args)
             return self._leave_graph(func, args, kwargs) if seen else func(*args, **kwargs)
         if func not in self._watched and not self._marks and not (kwargs and self._before_write):

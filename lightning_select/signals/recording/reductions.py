@@ -120,17 +120,18 @@ def _from_log_softmax(arguments: Mapping[str, Any], reduction: str) -> Reduction
 
 def _rows_in_arguments(name: str, arguments: Mapping[str, Any]) -> bool:
     """Is the row of a term also the row of every number that its gradient reaches?"""
-    shared = (arguments.get(key) for key in SHARED)
-    if any(isinstance(value, Tensor) and value.requires_grad for value in shared):
-        return False
+    for key in SHARED:
+        value = arguments.get(key)
+        if isinstance(value, Tensor) and value.requires_grad:
+            return False
     if name == "triplet_margin_with_distance_loss":  # the distance may have parameters of its own
         return False
+    if name in _CLASS_LOSSES or name == "ctc_loss":
+        return True
     shapes = {v.shape for key, v in arguments.items() if isinstance(v, Tensor) and key not in SHARED}
     if name in _ELEMENT_LOSSES:
         return len(shapes) == 1
-    if name in _ROW_LOSSES and name != "ctc_loss":  # an anchor or a prototype may be broadcast over the rows
-        return len({shape[:1] for shape in shapes}) == 1
-    return True
+    return len({shape[:1] for shape in shapes}) == 1  # an anchor or a prototype may be broadcast over the rows
 
 
 def _loss_terms(func: Callable[..., Tensor], arguments: Mapping[str, Any], reduction: str) -> Terms:

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from lightning_select.compat import TRAINER_LINKS
 from lightning_select.signals.traceless.attributes import AttributeKeeper, KeptAttributes
-from lightning_select.signals.traceless.content import is_plain, put_back
+from lightning_select.signals.traceless.content import PLAIN, is_plain, put_back
 from lightning_select.signals.traceless.iterators import close_iterators, holds_iterators
 from lightning_select.torch_compat import MODULE_CHILDREN, MODULE_TABLES
 
-__all__ = ["ModuleTree"]
+__all__ = ["ModuleTree", "modules_of"]
 
 Table = dict[str, Any]
 
@@ -125,7 +125,8 @@ class ModuleTree:
         values: list[Any] = []
         self._drawn_from = []
         for module, before in zip(self._moving, self._moving_before, strict=True):
-            own = [value for name, value in before.items() if name not in _MACHINERY and not is_plain(value)]
+            others = [value for name, value in before.items() if name not in _MACHINERY and type(value) not in PLAIN]
+            own = [value for value in others if not is_plain(value)]
             if holds_iterators(set(map(type, own))):
                 self._drawn_from.append(module)
             values += own
@@ -137,6 +138,14 @@ class ModuleTree:
             and list(chain(*self._full)) == self._names
             and all(map(is_, chain(*map(dict.values, self._full)), self._entries))
         )
+
+
+def modules_of(root: nn.Module) -> list[nn.Module]:
+    """All that ``root.modules()`` shows, in any order, without a generator for every level of the tree."""
+    found = _modules_below(root)
+    kinds: set[Any] = set(map(type, found))
+    ways = {type(root).modules, *[kind.named_modules for kind in kinds]}
+    return found if ways == {nn.Module.modules, nn.Module.named_modules} else list(root.modules())
 
 
 def _modules_below(*tops: nn.Module) -> list[nn.Module]:

@@ -58,4 +58,4 @@ def _hook_tables(states: Sequence[Table], weights: Sequence[Tensor]) -> list[Tab
         of_modules = list(chain.from_iterable(map(_HOOKS, states)))
     except KeyError:  # a wrapper need not have all that a module has
         of_modules = [state.get(name) for state in states for name in MODULE_HOOKS]
-    return [*of_modules, *chain.from_iterable(map(hooks_of, weights))]
+    return [*of_modules, *hooks_of(weights)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from lightning_select.signals.sharded import left_sharded, sharding_parts
 from lightning_select.signals.traceless.casts import fresh_casts
 from lightning_select.signals.traceless.generators import Generators
 from lightning_select.signals.traceless.gradients import GradientKeeper
+from lightning_select.signals.traceless.module_tree import modules_of
 from lightning_select.signals.traceless.optimizers import options_kept
 from lightning_select.signals.traceless.quiet import muted
 from lightning_select.signals.traceless.registrations import registrations_kept
@@ -65,27 +66,29 @@ class Surroundings:
         tensors = tuple(tensors_of(batch))
         if self._sharding is None:  # a module is sharded after it was set up
             self._sharding = sharding_parts(self._module)
-        modules = list(self._module.modules())
-        with ExitStack() as stack:
-            stack.enter_context(self._generators.kept(device_of(tensors)))
-            stack.enter_context(muted(self._module, self._trainer))
-            stack.enter_context(options_kept(self._trainer))
+        modules = modules_of(self._module)
+        with (
+            self._generators.kept(device_of(tensors)),
+            muted(self._module, self._trainer),
+            options_kept(self._trainer),
             # Before the gradients, which are to see what the step did to the flags of the weights.
-            stack.enter_context(registrations_kept(modules))
-            stack.enter_context(self.gradients.kept(tensors, grad=grad))
-            stack.enter_context(self.keeper.kept(tensors, outlived=outlived))
-            stack.enter_context(left_sharded(self._sharding))
+            registrations_kept(modules),
+            self.gradients.kept(tensors, grad=grad),
+            self.keeper.kept(tensors, outlived=outlived),
+            left_sharded(self._sharding) if self._sharding else nullcontext(),
+        ):
             if not self._train_mode:
                 for attributes in map(vars, modules):
                     if "training" in attributes:  # a wrapper may have the flag of what it wraps
                         attributes["training"] = False
-            stack.enter_context(fresh_casts())
-            stack.enter_context(torch.set_grad_enabled(grad))
-            if eager or self.keeper.is_new:  # its watch over writes is a mode below which torch compiles nothing
-                stack.enter_context(torch.compiler.set_stance("force_eager"))
-            if self._trainer is not None:
-                stack.enter_context(self._trainer.precision_plugin.train_step_context())
-            yield
+            eager = eager or self.keeper.is_new  # its watch over writes is a mode below which torch compiles nothing
+            with (
+                fresh_casts(),
+                torch.set_grad_enabled(grad),
+                torch.compiler.set_stance("force_eager") if eager else nullcontext(),
+                nullcontext() if self._trainer is None else self._trainer.precision_plugin.train_step_context(),
+            ):
+                yield
 
     def attempt(self, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """What ``run`` returns. A step that takes a gradient itself fails without a graph; it gets one from then on.
