@@ -7,8 +7,9 @@ Every name here has a test that says what to do when it moves.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
-from types import FunctionType
+from types import FrameType, FunctionType
 from typing import Any
 
 import torch
@@ -16,14 +17,21 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = [
+    "GRAD_BEGINS",
+    "GRAD_ENDS",
     "MODULE_CHILDREN",
     "MODULE_HOOKS",
     "MODULE_PARAMETERS",
     "MODULE_TABLES",
     "NO_TORCH_FUNCTION",
     "PACK_PADDED",
+    "SET_GRAD_CALL",
+    "SET_GRAD_ENABLED",
+    "SET_GRAD_ENTER",
+    "SET_GRAD_INIT",
     "STANDARD_GAMMA",
     "TorchDispatchMode",
+    "asking_frame",
     "base_of",
     "beneath_functorch",
     "hooks_of",
@@ -60,7 +68,29 @@ MODULE_HOOKS = (
 NO_TORCH_FUNCTION: Any = torch._C._disabled_torch_function_impl
 """The ``__torch_function__`` of a subclass whose operations are seen by ``__torch_dispatch__`` alone."""
 
+SET_GRAD_ENABLED = torch._C._set_grad_enabled
+"""What ``no_grad``, ``enable_grad`` and ``set_grad_enabled`` call in the end; a torch function mode is shown it."""
+
+SET_GRAD_INIT, SET_GRAD_ENTER, SET_GRAD_CALL = (
+    getattr(torch.set_grad_enabled, name).__code__ for name in ("__init__", "__enter__", "__call__")
+)
+"""The code of ``set_grad_enabled``, which sets the mode when it is made, and again when it begins a block."""
+
+GRAD_BEGINS, GRAD_ENDS = (
+    frozenset(getattr(kind, name).__code__ for kind in (torch.no_grad, torch.enable_grad, torch.set_grad_enabled))
+    for name in ("__enter__", "__exit__")
+)
+"""The code that begins a block with another mode, and the code that ends one."""
+
 _COMPILER_ERROR = ("torch._dynamo.exc", "TorchDynamoException")
+
+
+def asking_frame() -> FrameType | None:
+    """Who called the torch function that a mode is shown; to be asked in the mode's ``__torch_function__``."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name == "__torch_function__":
+        frame = frame.f_back
+    return frame
 
 
 def wrapper_subclass(kind: type[Tensor], shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Any:

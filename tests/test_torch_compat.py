@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import pytest
@@ -108,6 +109,34 @@ def test_a_weight_keeps_its_hooks_where_we_think() -> None:
     weight.register_hook(print)
     weight.register_post_accumulate_grad_hook(print)
     assert [len(table or ()) for table in torch_compat.hooks_of([weight])] == [1, 1]
+
+
+def test_a_mode_is_shown_who_turns_gradients_off() -> None:
+    """``_set_grad_enabled``: what a step computes under its own ``no_grad`` would get a graph while it is scored."""
+    seen: list[tuple[bool, Any, Any]] = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch_compat.SET_GRAD_ENABLED:
+                caller = torch_compat.asking_frame()
+                seen.append((args[0], caller.f_code, caller.f_back and caller.f_back.f_code))
+            return func(*args, **(kwargs or {}))
+
+    with torch.no_grad(), Watch():
+        with torch.no_grad():
+            pass
+        with torch.enable_grad():
+            pass
+        with torch.set_grad_enabled(True):
+            pass
+        torch.set_grad_enabled(False)(print)
+    (begin, end), (on, back), (made, entered, left), (again, undone) = seen[:2], seen[2:4], seen[4:7], seen[7:]
+    assert begin[1] is end[1] is made[1] is again[1] is torch_compat.SET_GRAD_INIT
+    assert {begin[2], on[1], entered[1]} <= torch_compat.GRAD_BEGINS
+    assert {end[2], back[1], left[1]} <= torch_compat.GRAD_ENDS
+    assert entered[1] is torch_compat.SET_GRAD_ENTER
+    assert undone[1] is torch_compat.SET_GRAD_CALL
+    assert [mode for mode, *_ in seen] == [False, False, True, False, True, True, False, False, False]
 
 
 def test_a_write_shows_in_the_version() -> None:

@@ -28,11 +28,12 @@ from torch.overrides import TorchFunctionMode
 from lightning_select.signals.recording.linears import FOLLOWED, LAYERS, LOG_SOFTMAX, LinearLayers
 from lightning_select.signals.recording.made import Made, classes_of_log_softmax
 from lightning_select.signals.recording.masks import CUTTERS, Cut, Cuts, cuts_by_mask
-from lightning_select.signals.recording.records import Gate, Record, Unreduced, put_gate
+from lightning_select.signals.recording.records import Record, Unreduced, run_gated
 from lightning_select.signals.recording.reductions import REDUCERS, recognise, unreduced
+from lightning_select.signals.recording.switches import GradientSwitches
 from lightning_select.signals.recording.terms import Reduction
 from lightning_select.signals.recording.writes import WRITES, BeforeWrite, written_by
-from lightning_select.torch_compat import in_functorch, version_of
+from lightning_select.torch_compat import SET_GRAD_ENABLED, asking_frame, in_functorch, version_of
 
 __all__ = ["Capture"]
 
@@ -43,7 +44,8 @@ _DIFFERENTIATORS = frozenset({torch.autograd.grad})
 @cache
 def _watched(*, reads: bool, writes: bool, linear: bool) -> frozenset[Any]:
     """Functions that mean something to a capture; all others go straight through."""
-    functions = REDUCERS | CUTTERS | (LOG_SOFTMAX | _GATHER | _DIFFERENTIATORS if reads else frozenset())
+    seen = LOG_SOFTMAX | _GATHER | _DIFFERENTIATORS | {SET_GRAD_ENABLED}
+    functions = REDUCERS | CUTTERS | (seen if reads else frozenset())
     return functions | (WRITES if writes else frozenset()) | (FOLLOWED | LAYERS if linear else frozenset())
 
 
@@ -83,6 +85,7 @@ class Capture(TorchFunctionMode):
         self._linears = LinearLayers()
         self._cuts = Cuts()
         self._marks = False
+        self._switches = GradientSwitches()
         self._watched = _watched(reads=want_logits or not gated, writes=before_write is not None, linear=want_linear)
 
     def __torch_function__(
@@ -101,6 +104,8 @@ class Capture(TorchFunctionMode):
             for target in written_by(func, args, kwargs):
                 self._before_write(func, target)
                 self._linears.written(target)
+        if func is SET_GRAD_ENABLED:
+            self._switches.note(args[0], asking_frame())
         if func in _DIFFERENTIATORS and self._marks and not torch.is_grad_enabled():
             raise RuntimeError("the graph of marked scalars has no gradient to give to the step")  # it gets a whole one
         if func in LOG_SOFTMAX:
@@ -149,8 +154,13 @@ class Capture(TorchFunctionMode):
             made = self._linears.behind(logits, "F.cross_entropy", dim) if self._want_linear else None
             self.log_softmax = logits.detach().movedim(dim, -1), made
 
+    def _grows(self, values: Iterable[Any]) -> bool:
+        """Does the graph of scalars go on with these, as the graph of the step would?"""
+        off = not self._marks or torch.is_grad_enabled() or torch.is_inference_mode_enabled()
+        return not off and self._switches.on and _descends_from_mark(values)
+
     def _call(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        if self._marks and not torch.is_grad_enabled() and _descends_from_mark(args):
+        if self._grows(args):
             with torch.enable_grad():
                 return func(*args, **kwargs)
         return func(*args, **kwargs)
@@ -182,7 +192,7 @@ class Capture(TorchFunctionMode):
 
     def _weighable(self, reduction: Reduction) -> Tensor:
         part = reduction if reduction.halfway is None else reduction.halfway()
-        scalar, gates = _run_gated(part) if self._weighs else (part.run(part.arguments), [])
+        scalar, gates = run_gated(part) if self._weighs else (part.run(part.arguments), [])
         edge = get_gradient_edge(scalar) if scalar.requires_grad else None
         self.records.append(Record(reduction, scalar, gates, None, scalar, self._cuts.noted, part, edge))
         return scalar
@@ -200,7 +210,7 @@ class Capture(TorchFunctionMode):
             terms = (part or reduction).terms()
             scalar = terms.total if part is None else part.run(part.arguments)
         else:
-            marks = self._marks and _descends_from_mark(reduction.arguments.values())
+            marks = self._grows(reduction.arguments.values())
             with torch.set_grad_enabled(marks or torch.is_grad_enabled()):
                 scalar = reduction.run(reduction.arguments)
         position = len(self.records)
@@ -215,26 +225,6 @@ class Capture(TorchFunctionMode):
         with torch.enable_grad():
             record.returned = scalar.clone()
         return record.returned
-
-
-def _run_gated(reduction: Reduction) -> tuple[Tensor, list[Gate]]:
-    """Run the reduction with gates at the arguments that hold rows, or at its terms where rows share parameters."""
-    if not reduction.by_arguments:
-        scalar = reduction.run(reduction.arguments).detach()
-        terms = reduction.split(reduction.arguments)
-        values, gate = _gate(terms.values, None, False)
-        total = (values * terms.norm).sum()
-        return scalar + (total - total.detach()), [gate]
-    shared = not reduction.fresh
-    gated = {name: _gate(reduction.arguments[name], reduction.row_axis, shared) for name in reduction.row_inputs()}
-    scalar = reduction.run({**reduction.arguments, **{name: value for name, (value, _) in gated.items()}})
-    return scalar, [gate for _, gate in gated.values()]
-
-
-def _gate(value: Tensor, row_axis: int | None, shared: bool) -> tuple[Tensor, Gate]:
-    """Put a gate behind ``value``; where others use it too, behind a view of it that is ours."""
-    view = value.view_as(value) if shared else value
-    return view, put_gate(view, row_axis)
 
 
 def _descends_from_mark(values: Iterable[Any]) -> bool:

@@ -14,7 +14,7 @@ from lightning_select.signals.recording.masks import Cut, find_cut
 from lightning_select.signals.recording.terms import Reduction, Terms
 from lightning_select.types import Float, Num
 
-__all__ = ["Gate", "Record", "Unreduced", "put_gate"]
+__all__ = ["Gate", "Record", "Unreduced", "put_gate", "run_gated"]
 
 
 class Gate:
@@ -41,6 +41,26 @@ def put_gate(value: Tensor, row_axis: int | None = None) -> Gate:
     gate = Gate(value.shape, row_axis)
     value.register_hook(gate)  # type: ignore[no-untyped-call]
     return gate
+
+
+def run_gated(reduction: Reduction) -> tuple[Tensor, list[Gate]]:
+    """Run the reduction with gates at the arguments that hold rows, or at its terms where rows share parameters."""
+    if not reduction.by_arguments:
+        scalar = reduction.run(reduction.arguments).detach()
+        terms = reduction.split(reduction.arguments)
+        values, gate = _gate(terms.values, None, False)
+        total = (values * terms.norm).sum()
+        return scalar + (total - total.detach()), [gate]
+    shared = not reduction.fresh
+    gated = {name: _gate(reduction.arguments[name], reduction.row_axis, shared) for name in reduction.row_inputs()}
+    scalar = reduction.run({**reduction.arguments, **{name: value for name, (value, _) in gated.items()}})
+    return scalar, [gate for _, gate in gated.values()]
+
+
+def _gate(value: Tensor, row_axis: int | None, shared: bool) -> tuple[Tensor, Gate]:
+    """Put a gate behind ``value``; where others use it too, behind a view of it that is ours."""
+    view = value.view_as(value) if shared else value
+    return view, put_gate(view, row_axis)
 
 
 @dataclass(frozen=True, eq=False)
