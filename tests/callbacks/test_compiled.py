@@ -152,7 +152,10 @@ def test_a_selection_step_may_be_compiled_in_one_piece() -> None:
 
 
 class Elsewhere:
-    losses = staticmethod(torch.compile(F.cross_entropy, **WHOLE))
+    @staticmethod
+    @torch.compile(**WHOLE)
+    def losses(logits, targets):
+        return F.cross_entropy(logits, targets)
 
 
 def test_what_is_compiled_out_of_sight_is_refused_in_words() -> None:
