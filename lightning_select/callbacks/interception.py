@@ -31,7 +31,7 @@ from lightning_select.samplers.base import OnlineSampler
 from lightning_select.samplers.ledger import Arrival
 from lightning_select.signals.base import Signals
 from lightning_select.signals.contract import contract_error, rows_of
-from lightning_select.signals.layout.probe import StepShape
+from lightning_select.signals.layout.known import KnownSteps
 from lightning_select.signals.scoring import StepRunner
 from lightning_select.signals.sharded import check_strategy
 from lightning_select.signals.traceless.surroundings import Surroundings
@@ -59,7 +59,7 @@ class Interception:
         self.trainer = trainer
         self.module = module
         self.members: list[Member] = []
-        self.shapes: dict[tuple[str, ...], StepShape] = {}
+        self.known = KnownSteps()
         self.step: Callable[..., Any] = module.training_step
         self._undo: list[Callable[[], None]] = []
         self.ids: Tensor | None = None
@@ -103,7 +103,7 @@ class Interception:
 
     def runner(self, *, train_mode: bool, head: str | None = None) -> StepRunner:
         """Runs the module's own step without a trace."""
-        return StepRunner(self.module, self.trainer, self.step, shapes=self.shapes, train_mode=train_mode, head=head)
+        return StepRunner(self.module, self.trainer, self.step, known=self.known, train_mode=train_mode, head=head)
 
     def overheard(self, owner: Member, signals: Signals, scores: Tensor) -> None:
         """Tell all but ``owner`` what it saw of the candidate rows, and their scores."""

@@ -125,7 +125,7 @@ class WeighedStep:
         if losses is not None:
             return self._weigh_returned(output, loss, losses, weigh)
         run = Run.of(self._module, capture, loss, rows)
-        shape = self._runner.shape_for(run.names)
+        shape = self._runner.known.of(run.names, run.reached)
         if shape is None or not shape.fits(run):
             shape = self._runner.probe(again, batch_idx)
             seen = "in a second run on the same"
@@ -133,6 +133,7 @@ class WeighedStep:
                 raise contract_error(self._module, f"other reductions in training than {seen} batch")
             if not shape.fits(run, examined=True):
                 raise contract_error(self._module, f"loss terms of other sizes {seen} {rows} rows")
+            self._runner.known.add(shape, run.reached)
         weights = weigh(lambda: _read(run, shape, needs), _count(run, shape))
         if rows > 1 and not shape.sure:
             self._say_unweighted()

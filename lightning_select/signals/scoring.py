@@ -20,6 +20,7 @@ from lightning_select.signals.head.lazy_logits import UnfollowedError
 from lightning_select.signals.head.reader import HeadReader
 from lightning_select.signals.layout.compiled import is_compiled, may_be_compiled, runs_compiled, told_uncompiled
 from lightning_select.signals.layout.experiments import device_of, examine
+from lightning_select.signals.layout.known import KnownSteps
 from lightning_select.signals.layout.noise import RowNoise, skip_draws
 from lightning_select.signals.layout.probe import Run, StepShape
 from lightning_select.signals.memory import is_out_of_memory, pass_on_out_of_memory
@@ -34,6 +35,9 @@ from lightning_select.types import Batch
 
 __all__ = ["StepRunner"]
 
+_Read = tuple[Signals | None, tuple[str, ...], tuple[bool, ...] | None]
+"""Signals where the step was as expected, the reductions that it made, and those that its loss depends on if known."""
+
 
 class StepRunner:
     """Runs one module's step as often as needed; the module, its Trainer and every random generator stay as they were.
@@ -42,7 +46,7 @@ class StepRunner:
         module: The LightningModule.
         trainer: Its Trainer, whose precision applies and whose loggers are muted.
         step: The module's ``training_step``, before anyone wrapped it.
-        shapes: What is known of steps by the reductions they make; shared by the runners of one fit.
+        known: What is known of the module's steps; shared by the runners of one fit.
         head: Submodule that is the output head, for scores that use it; ``None`` looks for it.
         train_mode: Leave every submodule in the mode it is in; dropout and BatchNorm then act as in training.
         room: How many rows fit into memory; shared by runners whose losses are compared.
@@ -54,7 +58,7 @@ class StepRunner:
         trainer: Any,
         step: Callable[..., Any],
         *,
-        shapes: dict[tuple[str, ...], StepShape] | None = None,
+        known: KnownSteps | None = None,
         train_mode: bool = False,
         head: str | None = None,
         room: Room | None = None,
@@ -62,7 +66,7 @@ class StepRunner:
         self._module, self._trainer, self._step = module, trainer, step
         self._takes_index = takes_batch_index(module, step)
         self._surroundings = Surroundings(module, trainer, train_mode=train_mode)
-        self._shapes = {} if shapes is None else shapes
+        self.known = KnownSteps() if known is None else known
         self._last: StepShape | None = None
         self._eager, self._unweighted, self._losses = False, Unweighted(module), list[tuple[int, Tensor]]()
         self._head = HeadReader(module, sharding_strategy(getattr(trainer, "strategy", None)), head)
@@ -90,7 +94,7 @@ class StepRunner:
     def _measure(self, batch: Batch, needs: Collection[str]) -> Signals:
         if hasattr(self._module, "selection_step"):
             return asked(self._module, self._surroundings, batch, rows_of(batch))
-        known = self._last or next(iter(self._shapes.values()), None)
+        known = self._last or self.known.first
         if known is not None and self._head.can_read(needs):
             seen, _ = self._surroundings.attempt(self._read_head, batch, known)
             if isinstance(seen, Signals):
@@ -112,21 +116,19 @@ class StepRunner:
         self._losses = []
         for _ in range(3):
             guess = known or self.probe(batch)
-            signals, names = self._read_somehow(batch, guess, needs, examined=known is None)
+            signals, names, reached = self._read_somehow(batch, guess, needs, examined=known is None)
             if signals is not None:
                 self._last = guess
                 return signals
-            known = self.shape_for(names)
+            known = self.known.of(names, reached, self._surroundings.trained)
         raise contract_error(self._module, f"other reductions in every pass over one batch, at last {list(names)}")
 
-    def _read_somehow(
-        self, batch: Batch, guess: StepShape, needs: Collection[str], *, examined: bool
-    ) -> tuple[Signals | None, tuple[str, ...]]:
+    def _read_somehow(self, batch: Batch, guess: StepShape, needs: Collection[str], *, examined: bool) -> _Read:
         """As `_read`; a compiled step that fails while it is watched, or hides its reductions, runs uncompiled."""
         run = partial(self._surroundings.attempt, self._read, batch, guess, needs, examined=examined)
         try:
-            found: tuple[Signals | None, tuple[str, ...]] = run()
-            if self._eager or found[1] in self._shapes or not is_compiled(self._module):
+            found: _Read = run()
+            if self._eager or found[1] in self.known or not is_compiled(self._module):
                 return found
         except Exception as error:
             if self._eager or is_out_of_memory(error) or not may_be_compiled(self._module, error):
@@ -145,30 +147,26 @@ class StepRunner:
 
         return runs_compiled(self._module, partial(self._surroundings.attempt, trial), getattr(self._last, "names", ()))
 
-    def _read(
-        self, batch: Batch, guess: StepShape, needs: Collection[str], *, examined: bool
-    ) -> tuple[Signals | None, tuple[str, ...]]:
+    def _read(self, batch: Batch, guess: StepShape, needs: Collection[str], *, examined: bool) -> _Read:
         """One scoring pass, read as a step of shape ``guess``; no signals where it turns out to be another."""
         layers = (which := self._head.which(needs)).wants_layers(needs, guess)
         eager = self._eager or "head" in needs or which.wants_layers(needs)  # a compiled layer shows neither
-        with self._running(batch, connected=guess.connected, want_linear=layers, eager=eager) as step:
+        with self._running(batch, connected=guess.asked, want_linear=layers, eager=eager) as step:
             run, losses = step()
             if losses is not None:
-                return Signals(loss=losses.float()), run.names
-            if run.names != guess.names or not guess.fits(run, examined=examined):
-                known = self._shapes.get(run.names)
-                if known is not None and not known.fits(run):
-                    del self._shapes[run.names]
-                return None, run.names
+                return Signals(loss=losses.float()), run.names, None
+            fits, reached = self.known.judge(guess, run, self._surroundings.trained, examined=examined)
+            if not fits:
+                return None, run.names, reached
             if guess.plain or any(coefficient is not None for coefficient in run.coefficients):
                 signals = read_signals(run, guess, needs, self._pieces.scales, which)
                 self._losses = losses_seen(run, guess) if self._head.wants_trial(needs) else []
-                return signals, run.names
+                return signals, run.names, reached
         if eager:
             raise contract_error(self._module, "a loss that depends on none of the reductions seen before")
         # A step that is compiled as a whole hides how its terms are combined; what it computes is the same uncompiled.
         self._eager = True
-        return None, run.names
+        return None, run.names, None
 
     def _read_head(
         self, batch: Batch, guess: StepShape, *, others: Collection[int] = ()
@@ -190,11 +188,7 @@ class StepRunner:
 
     def is_ready(self, rows: int) -> bool:
         """Was a step probed yet, on a batch that shows where its rows are, if there are several now?"""
-        return bool(self._shapes) and (rows == 1 or all(shape.sure for shape in self._shapes.values()))
-
-    def shape_for(self, names: tuple[str, ...]) -> StepShape | None:
-        """What is known of steps that make these reductions, or ``None`` where none was probed yet."""
-        return self._shapes.get(names)
+        return bool(self.known) and (rows == 1 or self.known.sure)
 
     def probe(self, batch: Batch, batch_idx: int | None = None) -> StepShape:
         """Find out where the rows are in the step's reductions; runs the step a few times, once per kind of step.
@@ -214,7 +208,8 @@ class StepRunner:
                 return step()
 
         shape = examine(self._module, partial(self._surroundings.attempt, run), batch, rows_of(batch))
-        self._shapes[shape.names] = self._last = shape
+        self._last = shape = replace(shape, trained=self._surroundings.trained)
+        self.known.add(shape)
         self._unweighted.tell(shape, accumulates=self._surroundings.gradients.accumulates)
         return shape
 

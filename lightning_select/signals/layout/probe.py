@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import or_
 
 from torch import Tensor, nn
 
@@ -39,8 +40,14 @@ class Run:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The reductions in order; steps that make the same ones have the same shape."""
+        """The reductions in order."""
         return tuple(record.reduction.name for record in self.capture.records)
+
+    @property
+    def reached(self) -> tuple[bool, ...] | None:
+        """Which of them the loss depends on; ``None`` where no graph tells."""
+        found = tuple([coefficient is not None for coefficient in self.coefficients])
+        return found if any(found) else None
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,9 @@ class StepShape:
         single: The batch is one row, for which the step makes other reductions than for more (the sum over the rows of
             one row is no reduction to tell from others). Its loss is the loss.
         unreduced: Does a gradient of the loss pass through it, of each cross entropy that was not reduced?
+        reached: Does the loss depend on it at all, be it on its way to the terms of another?
+        loose: Could the loss depend on it, but does not? It may join later.
+        trained: Which weights were trained.
     """
 
     names: tuple[str, ...]
@@ -70,6 +80,21 @@ class StepShape:
     sure: bool = True
     single: bool = False
     unreduced: tuple[bool, ...] = ()
+    reached: tuple[bool, ...] = ()
+    loose: tuple[bool, ...] = ()
+    trained: tuple[bool, ...] = ()
+
+    @property
+    def asked(self) -> tuple[bool, ...]:
+        """Which reductions a run without a graph of the model must ask about."""
+        return tuple(map(or_, self.connected, self.loose)) if any(self.loose) else self.connected
+
+    def reached_in(self, run: Run) -> tuple[bool, ...] | None:
+        """Which reductions the loss of a run depends on that asked about some; of the others, those that it did."""
+        if run.reached is None or len(run.coefficients) != len(self.names):
+            return None
+        told = zip(run.reached, self.asked, self.reached, strict=True)
+        return tuple([seen if asked else before for seen, asked, before in told])
 
     @property
     def others(self) -> str:

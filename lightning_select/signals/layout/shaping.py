@@ -45,7 +45,15 @@ def shape_of(few: Run, full: Run, findings: Sequence[Finding | None]) -> StepSha
         unseen=unseen,
         single=single,
         unreduced=reaching(few.loss, few.capture.unreduced),
+        reached=tuple(reached(few, full)),
+        loose=_loose(few) if few.names == full.names else (False,) * len(full.names),
     )
+
+
+def _loose(few: Run) -> tuple[bool, ...]:
+    """Reductions that have a graph, and that the loss does not depend on."""
+    found = zip(few.capture.records, few.coefficients, strict=True)
+    return tuple([record.connected and coefficient is None for record, coefficient in found])
 
 
 def refuse_unreadable(shape: StepShape, run: Run) -> None:

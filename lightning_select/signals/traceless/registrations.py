@@ -22,7 +22,7 @@ _HOOKS = itemgetter(*MODULE_HOOKS)
 
 
 @contextmanager
-def registrations_kept(modules: Sequence[nn.Module]) -> Iterator[None]:
+def registrations_kept(modules: Sequence[nn.Module]) -> Iterator[tuple[bool, ...]]:
     """Hooks, which weights are trained, and the default dtype are as before; a step may end before it undoes them.
 
     A step that adds a hook once, behind a flag of the module, adds it again in training. Behind a flag that is kept
@@ -30,15 +30,18 @@ def registrations_kept(modules: Sequence[nn.Module]) -> Iterator[None]:
 
     Args:
         modules: The modules, each once.
+
+    Yields:
+        Which of their weights are trained, one flag for each.
     """
     states = list(map(vars, modules))
     weights = [weight for state in states for weight in state.get(MODULE_PARAMETERS, {}).values() if weight is not None]
-    trained = [weight.requires_grad for weight in weights]
+    trained = tuple([weight.requires_grad for weight in weights])
     filled = list(filter(None, _hook_tables(states, weights)))
     before = {id(table): table.copy() for table in filled}
     dtype = torch.get_default_dtype()
     try:
-        yield
+        yield trained
     finally:
         now = _hook_tables(states, weights)
         if before or any(now):  # most tables are empty and stay so

@@ -38,11 +38,13 @@ class Surroundings:
     Attributes:
         keeper: Keeps the state of the module.
         gradients: Keeps its gradients.
+        trained: Which of its weights are trained, as the last pass began.
     """
 
     def __init__(self, module: nn.Module, trainer: Any, *, train_mode: bool) -> None:
         self.keeper = ModuleKeeper(module)
         self.gradients = GradientKeeper(module)
+        self.trained: tuple[bool, ...] = ()
         self._module = module
         self._trainer = trainer
         self._train_mode = train_mode
@@ -72,7 +74,7 @@ class Surroundings:
             muted(self._module, self._trainer),
             options_kept(self._trainer),
             # Before the gradients, which are to see what the step did to the flags of the weights.
-            registrations_kept(modules),
+            registrations_kept(modules) as self.trained,
             self.gradients.kept(tensors, grad=grad),
             self.keeper.kept(tensors, outlived=outlived),
             left_sharded(self._sharding) if self._sharding else nullcontext(),
