@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_select.batch import shallow_copy
 from lightning_select.callbacks.base import SelectionCallback
 from lightning_select.callbacks.feed import BY_ITSELF, note_on, restored_late, returned_signals, unreadable_success
 from lightning_select.callbacks.gathering import Gathering, of_all_ranks
@@ -67,6 +68,7 @@ class SamplerFeedback(SelectionCallback):
         self._undo: list[Callable[[], None]] = []
         self._state: Mapping[str, Any] | None = None
         self._heard: Signals | None = None
+        self._whole: Batch | None = None
         self._trainer: Any = None
         self._gathering = Gathering(type(self).__name__)
 
@@ -90,8 +92,7 @@ class SamplerFeedback(SelectionCallback):
         trainer.callbacks = [self, *(one for one in trainer.callbacks if one is not self)]
         wrap = Wrap(self._process_dataloader, trainer.strategy, "process_dataloader")
         wrap.put()
-        self._undo.append(wrap.take_off)
-        self._undo.append(keep_sampler(trainer))
+        self._undo += [wrap.take_off, keep_sampler(trainer)]
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Learn how long training will be."""
@@ -120,6 +121,11 @@ class SamplerFeedback(SelectionCallback):
         """Keep them until the step is over."""
         self._heard = signals
 
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Keep a first batch as it is: the step, which may take it apart, may have to be run on it once more."""
+        asks = self.sampler is not None and "success" in self.sampler.needs and not self._sees_success
+        self._whole = shallow_copy(batch) if asks else None
+
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Feed the sampler, log, and close the epoch after its last batch."""
         sampler = self.sampler
@@ -127,8 +133,8 @@ class SamplerFeedback(SelectionCallback):
             return
         arrival, ids = self.interception.arrival, self.interception.ids
         if sampler.needs and ids is not None:
-            self._feed(sampler, ids, outputs, batch)
-        self._heard = None
+            self._feed(sampler, ids, outputs)
+        self._heard = self._whole = None
         sampler.landed()
         sampler.progress = so_far(trainer, sampler.progress, sampler.progress.total_steps)
         self._metrics = lambda: {"active": 1.0, **lag_of(arrival), **self._told(sampler)}
@@ -203,16 +209,16 @@ class SamplerFeedback(SelectionCallback):
         how = sampler.load_state_dict(state) or "where the checkpoint was saved, amid an epoch too"
         rank_zero_info(f"{sampler.owner} goes on {how}.")
 
-    def _feed(self, sampler: OnlineSampler, ids: Int[Tensor, "rows"], outputs: Any, batch: Any) -> None:
+    def _feed(self, sampler: OnlineSampler, ids: Int[Tensor, "rows"], outputs: Any) -> None:
         module = self._trainer.lightning_module
         signals = returned_signals(sampler, module, outputs, self._heard, ids)
         if "success" in sampler.needs and not signals.keys() & SOURCES and outputs:
-            signals |= {} if (correct := self._success(sampler, batch)) is None else {"correct": correct}
+            signals |= {} if (correct := self._success(sampler)) is None else {"correct": correct}
         if not signals:
             return  # the step skipped this batch
         sampler.observe(*of_all_ranks(sampler, self._gathering, ids, signals))
 
-    def _success(self, sampler: OnlineSampler, batch: Any) -> Float[Tensor, "rows"] | None:
+    def _success(self, sampler: OnlineSampler) -> Float[Tensor, "rows"] | None:
         """What the step classified right; at the first batch nobody has looked, so it is run once more."""
         module, signals = self._trainer.lightning_module, self._heard
         if not module.automatic_optimization:
@@ -220,11 +226,10 @@ class SamplerFeedback(SelectionCallback):
         self.say_once(BY_ITSELF.format(owner=sampler.owner))
         try:
             if not self._sees_success and self.interception is not None:
-                signals = self.interception.runner(train_mode=False).measure(batch, _CLASSIFICATION)
+                signals = self.interception.runner(train_mode=False).measure(self._whole, _CLASSIFICATION)
                 self._sees_success = True
-            if signals is not None and signals.correct is not None:
-                return signals.correct
-            return share_correct(signals or Signals(), sampler.owner)
+            seen = signals or Signals()
+            return share_correct(seen, sampler.owner) if seen.correct is None else seen.correct
         except NothingReturnedError:
             return None
         except (MissingSignalError, TrainingStepContractError) as error:

@@ -80,7 +80,7 @@ class WeighedStep:
         batch_idx = args[1] if len(args) > 1 else kwargs.get("batch_idx")
         rows = rows_of(batch)
         # The step may take its batch apart (`batch.pop("labels")`), and may have to be run on it again.
-        again = batch if type(batch) in (tuple, list, Tensor) else shallow_copy(batch)
+        again = batch if type(batch) is Tensor else shallow_copy(batch)
         if not self._ask_module and not self._runner.is_ready(rows):
             try:
                 readable = self._is_readable(batch, batch_idx, lenient)
