@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_select.errors import BatchFormatError
+
 __all__ = [
     "DESCRIPTIONS",
     "are_samples",
@@ -72,12 +74,18 @@ def children_of(part: Any) -> list[tuple[str, Any]] | None:
     if isinstance(part, (list, tuple)):
         return [(f"[{position}]", value) for position, value in enumerate(part)]
     if dataclasses.is_dataclass(part) and not isinstance(part, type):
-        return [(f".{field.name}", getattr(part, field.name)) for field in dataclasses.fields(part)]
+        return [(f".{name}", getattr(part, name)) for name in _fields_set(part)]
     return None
 
 
 def rebuild(part: Any, values: list[Any]) -> Any:
-    """A container like ``part`` around other values; ``part`` stays as it is."""
+    """A container like ``part`` around other values; ``part`` stays as it is.
+
+    Raises:
+        BatchFormatError: It is a sequence of a class that cannot be made of them.
+    """
+    if type(part) in (list, tuple):
+        return type(part)(values)
     if isinstance(part, MutableMapping):
         rebuilt: Any = copy.copy(part)
         for key, value in zip(list(part), values, strict=True):
@@ -86,14 +94,36 @@ def rebuild(part: Any, values: list[Any]) -> Any:
     if isinstance(part, Mapping):
         make: Any = type(part)
         return make(dict(zip(part, values, strict=True)))
-    if is_namedtuple(part):
-        return type(part)(*values)
     if isinstance(part, (list, tuple)):
-        return type(part)(values)
+        return _sequence_like(part, values)
     rebuilt = copy.copy(part)
-    for field, value in zip(dataclasses.fields(part), values, strict=True):
-        object.__setattr__(rebuilt, field.name, value)
+    for name, value in zip(_fields_set(part), values, strict=True):
+        object.__setattr__(rebuilt, name, value)
     return rebuilt
+
+
+def _sequence_like(part: Any, values: list[Any]) -> Any:
+    """A sequence of the class of ``part``, whose constructor may want something else, or make something else of it."""
+    kind, why = type(part), "makes other values of them"
+    try:
+        if isinstance(part, list):  # with what it carries beside its values, and past its constructor
+            rebuilt: Any = copy.copy(part)
+            rebuilt[:] = values
+        else:
+            rebuilt = kind(*values) if is_namedtuple(part) else kind(values)
+        if len(rebuilt) == len(values) and all(one is other for one, other in zip(rebuilt, values, strict=True)):
+            return rebuilt
+    except Exception as error:  # whatever a class raises for what it does not expect
+        why = f"says: {error}"
+    raise BatchFormatError(
+        f"A sequence in a batch must be of a class that can be made of its values, got {kind.__name__}, which {why}. "
+        f"Teach it in one line: take_rows.register({kind.__name__}, lambda batch, index: ...)."
+    )
+
+
+def _fields_set(part: Any) -> list[str]:
+    """The fields of a dataclass that have a value; those that no constructor sets may lack one."""
+    return [field.name for field in dataclasses.fields(part) if hasattr(part, field.name)]
 
 
 def describe(batch: Any) -> str:

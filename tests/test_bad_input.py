@@ -318,6 +318,7 @@ class TestSelectors:
                 lambda count: torch.arange(count),
                 "must return a Selection whose index holds int64 positions, got Tensor",
             ),
+            (lambda count: Selection(list(range(count))), "got a Selection with a list"),
             (lambda count: Selection(torch.ones(8, dtype=torch.bool)), r"got torch.bool of shape \(8,\)"),
             (lambda count: Selection(torch.zeros(count)), r"got torch.float32 of shape \(4,\)"),
             (lambda count: Selection(torch.tensor([0, 1, 1, 2])), "every row at most once, got row 1 twice"),

@@ -207,6 +207,59 @@ def test_samples_are_counted_whatever_their_number(sample: Any, count: int) -> N
     assert count_rows([sample] * count) == count
 
 
+@dataclasses.dataclass
+class Unset:
+    x: Any
+    later: Any = dataclasses.field(init=False)
+
+
+class Two(list):
+    """A list that is made of two values, and carries something beside them."""
+
+    def __init__(self, one: Any, other: Any) -> None:
+        super().__init__([one, other])
+        self.kind = "two"
+
+
+class Fixed(tuple):
+    """A tuple that is made of two values."""
+
+    def __new__(cls, one: Any, other: Any) -> Fixed:
+        return super().__new__(cls, (one, other))
+
+
+class Gathered(tuple):
+    """A tuple that is made of any number of values."""
+
+    def __new__(cls, *parts: Any) -> Gathered:
+        return super().__new__(cls, parts)
+
+
+def test_a_field_that_was_never_set_stays_so() -> None:
+    for made, rows in ((take_rows(Unset(X), INDEX), X[INDEX]), (shallow_copy(Unset(X)), X)):
+        assert torch.equal(made.x, rows)
+        assert not hasattr(made, "later")
+
+
+def test_a_list_with_a_constructor_of_its_own() -> None:
+    batch = Two(X, Y)
+    taken, copied = take_rows(batch, INDEX), shallow_copy(batch)
+    assert (type(taken), taken.kind) == (type(copied), copied.kind) == (Two, "two")
+    assert torch.equal(taken[0], X[INDEX])
+    assert torch.equal(taken[1], Y[INDEX])
+    copied.clear()
+    assert len(batch) == 2
+
+
+@pytest.mark.parametrize("kind", [Fixed, Gathered])
+def test_a_tuple_with_a_constructor_of_its_own_is_to_be_taught(kind: Any) -> None:
+    for call in (lambda: take_rows(kind(X, Y), INDEX), lambda: shallow_copy(kind(X, Y))):
+        with pytest.raises(
+            BatchFormatError, match=rf"got {kind.__name__}, which .*take_rows.register\({kind.__name__}"
+        ):
+            call()
+
+
 def test_what_a_user_dict_carries_beside_its_data_stays() -> None:
     assert take_rows(FORMS["user dict"][0], INDEX).kind == "encoding"
 

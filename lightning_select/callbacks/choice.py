@@ -48,7 +48,9 @@ def checked_selection(
     """
     index = selection.index if isinstance(selection, Selection) else None
     if not isinstance(index, Tensor) or index.dim() != 1 or index.dtype not in (torch.int64, torch.int32):
-        got = type(selection).__name__ if index is None else _describe(index)
+        got = type(selection).__name__
+        if isinstance(selection, Selection):
+            got = _describe(index) if isinstance(index, Tensor) else f"a Selection with a {type(index).__name__}"
         raise SelectorError(f"{owner} must return a Selection whose index holds int64 positions, got {got}.")
     if index.shape[0] != count:
         raise SelectorError(f"{owner} must return exactly {count} rows, got {index.shape[0]}.")
