@@ -2,7 +2,8 @@
 
 Understood without help: tensors, NumPy arrays, lists of strings or numbers, dicts and other mutable mappings, lists,
 tuples, named tuples and dataclasses of those, nested at will, packed sequences, ``torch_geometric`` batches, and lists
-of samples (but ``[(a, b), (c, d)]`` of tensors that share one first axis are columns). Anything else is one line,
+of samples (but ``[(a, b), (c, d)]`` of tensors that share one first axis are columns). Tensors of a class of their own
+keep it. Anything else is one line,
 ``take_rows.register(MyBatch, lambda batch, index: ...)``; its rows are counted by what ``count_rows.register`` says, or
 else by ``len(batch)``, which is taken for something else where the tensors beside it have another length.
 """
@@ -34,11 +35,11 @@ from lightning_select.containers import (
 )
 from lightning_select.errors import BatchFormatError
 from lightning_select.graphs import is_graph, teach_graphs
+from lightning_select.tensor_rows import TEACH, rows_of_tensor
 from lightning_select.types import Batch, Int
 
 __all__ = ["count_rows", "shallow_copy", "take_rows"]
 
-_TAKE = "take_rows.register({}, lambda batch, index: ...)"
 _COUNT = "count_rows.register({}, lambda batch: ...)"
 
 
@@ -56,7 +57,7 @@ def count_rows(batch: Batch) -> int:
         return rows
     raise BatchFormatError(
         f"A batch must hold at least one tensor with a first axis, got {describe(batch)}. Teach its type: "
-        f"{_TAKE.format(name_of(batch))} and {_COUNT.format(name_of(batch))}."
+        f"{TEACH.format(name_of(batch))} and {_COUNT.format(name_of(batch))}."
     )
 
 
@@ -107,11 +108,11 @@ def _take(part: Any, index: Tensor, rows: int, path: str, *, top: bool = False) 
     if taker is not None:
         return taker(part, index)
     if isinstance(part, Tensor):
-        return _select(part, index, path) if part.dim() and part.size(0) == rows else part
+        return rows_of_tensor(part, index, path) if part.dim() and part.size(0) == rows else part
     if isinstance(part, np.ndarray):
         return part[index.cpu().numpy()] if part.ndim and part.shape[0] == rows else part
     if _is_column(part, rows, top=top):
-        return type(part)([part[position] for position in index.tolist()])
+        return rebuild(part, [part[position] for position in index.tolist()])
     children = children_of(part)
     if children is not None:
         return rebuild(part, [_take(child, index, rows, f"{path}{key}") for key, child in children])
@@ -119,19 +120,8 @@ def _take(part: Any, index: Tensor, rows: int, path: str, *, top: bool = False) 
         return part
     raise BatchFormatError(
         f"{path} must be of a type whose rows can be taken, got {type(part).__module__}.{type(part).__qualname__}. "
-        f"Teach it in one line: {_TAKE.format(type(part).__name__)}."
+        f"Teach it in one line: {TEACH.format(type(part).__name__)}."
     )
-
-
-def _select(part: Tensor, index: Tensor, path: str) -> Tensor:
-    if part.is_nested or part.layout not in (torch.strided, torch.sparse_coo):
-        kind = "nested" if part.is_nested else str(part.layout).removeprefix("torch.")
-        raise BatchFormatError(
-            f"{path} must be a dense tensor, or one in coordinates, to take rows of it, got a {kind} one. Have the "
-            "collate function make another, or put it into a type of your own and teach that: "
-            f"{_TAKE.format('MyBatch')}."
-        )
-    return part.index_select(0, index.to(part.device))
 
 
 def _rows_of_plain(batch: Batch) -> int | None:

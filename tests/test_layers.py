@@ -16,7 +16,7 @@ PACKAGE = Path(lightning_select.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
-    {"errors", "types", "containers", "graphs"},
+    {"errors", "types", "containers", "graphs", "tensor_rows"},
     {"batch", "schedule", "seeding", "looking", "json_rows", "language_models", "distributed", "states"}
     | {"compat", "torch_compat"},
     {"signals", "protocols", "visits", "history", "keyed_history"},
