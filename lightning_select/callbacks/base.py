@@ -147,7 +147,13 @@ class SelectionCallback(Callback):
         return True
 
     def cannot_hear(self, error: TrainingStepContractError) -> None:
-        """Be told why there are no signals; only one that does not insist is."""
+        """Be told why there are no signals of rows of the batch.
+
+        Raises:
+            TrainingStepContractError: It insists.
+        """
+        if self.insists:
+            raise error
 
     def overhear(self, signals: Signals, scores: Tensor) -> None:
         """Be told what another callback saw of the candidate rows, and their scores."""

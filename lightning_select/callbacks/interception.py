@@ -51,7 +51,7 @@ class Interception:
         offered: Row ids of the batch as it was loaded, where someone wants ids.
         ids: Those of the rows that are left of it.
         taken: Their positions in the batch as it was loaded; ``None``: all of them.
-        applied: Weights of the rows that were trained on; ``None``: all alike.
+        applied: Weights of the rows that were trained on; ``None``: all alike, or those of the loss's own making.
         clock: Times the callbacks, where someone wants to know.
     """
 
@@ -107,9 +107,8 @@ class Interception:
 
     def overheard(self, owner: Member, signals: Signals, scores: Tensor) -> None:
         """Tell all but ``owner`` what it saw of the candidate rows, and their scores."""
-        for member in self.members:
-            if member is not owner:
-                member.overhear(signals, scores)
+        for member in [one for one in self.members if one is not owner]:
+            member.overhear(signals, scores)
 
     def want_ids(self, id_key: str | int | None) -> None:
         """Have `ids` hold the row ids of every batch.
@@ -218,8 +217,10 @@ class Interception:
             return original(*args, **kwargs)
         insisting = self._weights is not None or weighers or any(member.insists for member in listeners)
 
-        def weigh(measure: Callable[[], Signals], rows: int) -> Tensor | None:
-            return self._weights_of(measure, rows, weighers, listeners)
+        def weigh(measure: Callable[[], Signals], rows: int, *, own: bool = False) -> Tensor | None:
+            if own:
+                excuse(contract_error(self.module, f"{rows} losses of rows of the module's own making"))
+            return self._weights_of(measure, rows, weighers, listeners, own)
 
         def excuse(error: TrainingStepContractError) -> None:
             for member in listeners:
@@ -233,7 +234,7 @@ class Interception:
             return self._weighed(step, args, kwargs, weigh, needs, **how, excuse=mildly)
 
     def _weights_of(
-        self, measure: Callable[[], Signals], rows: int, weighers: list[Member], listeners: list[Member]
+        self, measure: Callable[[], Signals], rows: int, weighers: list[Member], listeners: list[Member], own: bool
     ) -> Tensor | None:
         total = self._weights
         if total is not None and total.shape[0] != rows:
@@ -245,5 +246,5 @@ class Interception:
             weights = member.weigh(signals.loss)
             if weights is not None:
                 total = weights if total is None else total * weights
-        self.applied = total
+        self.applied = None if own else total
         return total

@@ -38,7 +38,7 @@ class Member(Protocol):
         """Must a step that cannot be read be an error, or can this callback do without?"""
 
     def cannot_hear(self, error: TrainingStepContractError) -> None:
-        """Be told why there are no signals; only one that does not insist is."""
+        """Be told why there are no signals of rows of the batch; one that insists raises the error."""
 
     def overhear(self, signals: Signals, scores: Tensor) -> None:
         """Be told what another callback saw of the candidate rows, and their scores."""

@@ -156,7 +156,7 @@ class SelectionReport(SelectionCallback):
 
     def hear(self, signals: Signals) -> None:
         """Keep what the step said until it is over."""
-        if self.noting is not None:
+        if self.noting is not None and self._hears:
             self._look(signals)
             self.noting.hear(signals)
 

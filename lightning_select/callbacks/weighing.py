@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +31,13 @@ __all__ = ["WeighedStep"]
 Measure = Callable[[], Signals]
 """Gives the signals of the rows, the loss among them."""
 
-Weigh = Callable[[Measure, int], "Float[Tensor, 'rows'] | None"]
-"""From a function that measures the rows, and their number, to the weights (``None``: all alike)."""
+
+class Weigh(Protocol):
+    """From a function that measures the rows, and their number, to the weights (``None``: all alike)."""
+
+    def __call__(self, measure: Measure, rows: int, *, own: bool = False) -> Float[Tensor, "rows"] | None:
+        """Weigh them; ``own``: they are of the loss's own making, not those of the batch."""
+
 
 Excuse = Callable[[TrainingStepContractError], None]
 """Is told why a step cannot be read row by row."""
@@ -134,7 +139,7 @@ class WeighedStep:
             if not shape.fits(run, examined=True):
                 raise contract_error(self._module, f"loss terms of other sizes {seen} {rows} rows")
             self._runner.known.add(shape, run.reached)
-        weights = weigh(lambda: _read(run, shape, needs), _count(run, shape))
+        weights = weigh(lambda: _read(run, shape, needs), _count(run, shape), own=shape.own_rows)
         if rows > 1 and not shape.sure:
             self._say_unweighted()
             return output
@@ -237,7 +242,8 @@ def _count(run: Run, shape: StepShape) -> int:
 
 
 def _read(run: Run, shape: StepShape, needs: frozenset[str]) -> Signals:
-    return read_signals(run, shape, needs) if needs else Signals(loss=row_losses(run, shape))
+    """What the rows say; those of the loss's own making have a loss only."""
+    return read_signals(run, shape, needs) if needs and not shape.own_rows else Signals(loss=row_losses(run, shape))
 
 
 def _extra(losses: Tensor, weights: Tensor) -> Tensor:

@@ -130,9 +130,11 @@ class StepShape:
         """
         if run.rows > 1 and (self.single or not (self.sure or examined)):
             return False
+        records = list(zip(run.capture.records, self.layouts, strict=True))
+        if len({record.terms.values.shape[:1] for record, layout in records if layout and layout.own}) > 1:
+            return False  # their terms are added up, place by place
         return all(
-            layout is None or layout.own or self.fits_one(record, layout, run.rows)
-            for record, layout in zip(run.capture.records, self.layouts, strict=True)
+            layout is None or layout.own or self.fits_one(record, layout, run.rows) for record, layout in records
         )
 
     @staticmethod

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from lightning_select.signals.contract import contract_error
@@ -74,6 +75,30 @@ def refuse_unreadable(shape: StepShape, run: Run) -> None:
         raise contract_error(
             run.module,
             f"{shape.left_out:.0%} of the loss from something that is no reduction of torch (a fused kernel)",
+        )
+    _refuse_parts(shape, run)
+
+
+def _refuse_parts(shape: StepShape, run: Run) -> None:
+    """Nothing, unless several reductions have rows of their own that may be different rows of the batch.
+
+    Their terms would be added up place by place, and share a weight.
+    """
+    own = [record for record, layout in zip(run.capture.records, shape.layouts, strict=True) if layout and layout.own]
+    if len(own) < 2:
+        return
+    size, cuts = own[0].terms.values.shape[0], [record.cut[0] for record in own if record.cut[1]]
+    masks = [cut for cut in cuts if cut is not None]
+    if len(masks) == len(own):
+        apart = any(not torch.equal(mask.inside, masks[0].inside) for mask in masks)
+    else:
+        apart = size > 0 and run.rows % size == 0 and 1 < run.rows // size <= len(own)
+    if apart:
+        raise contract_error(
+            run.module,
+            f"{len(own)} losses of {size} rows each for {run.rows} rows in the batch, which are taken for losses of "
+            "different rows of it: join the losses of all rows (torch.cat) before they are reduced, or add those of "
+            "the same rows",
         )
 
 
