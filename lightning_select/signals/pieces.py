@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_select import distributed
 from lightning_select.batch import take_rows
 from lightning_select.compat import rank_info
-from lightning_select.errors import BatchFormatError, ScoringMemoryError, TrainingStepContractError
+from lightning_select.errors import BatchFormatError, ScoringMemoryError, SelectionError, TrainingStepContractError
 from lightning_select.signals.base import SIGNAL_NAMES, Signals
 from lightning_select.signals.contract import NothingReturnedError, rows_of
 from lightning_select.signals.head.head import Head
@@ -86,10 +86,20 @@ class Pieces:
                     if size < rows and (by_size or isinstance(error, TrainingStepContractError)):
                         why = f"and cannot be scored {size} at a time"
                         raise self._too_large(rows, why, f"{type(error).__name__}: {error}") from error
+                    self._tell_mode(error)
                     raise
                 failure = next(iter(str(error).splitlines()), type(error).__name__)
             # Out of the handler, so that nothing holds the frames of the failed pass any longer.
             self._shrink(size, rows, failure, device_of(batch))
+
+    def _tell_mode(self, error: Exception) -> None:
+        """An error of the step itself does not say in which mode it was run, which may be its cause."""
+        if not self._train_mode and not isinstance(error, SelectionError):
+            rank_info(
+                f"{self._name}: the step failed in evaluation mode, in which it is scored. If it needs training "
+                "mode (a network that returns more there), make it work in both, or pass train_mode=True.",
+                distributed.rank(),
+            )
 
     def _check_alone(self, rows: int, failure: str = "") -> None:
         """May this rank run more passes than others do?"""

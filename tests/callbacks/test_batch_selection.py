@@ -393,3 +393,20 @@ def test_an_error_amid_the_tuner_leaves_nothing_on_the_module(tmp_path: Path) ->
     with pytest.raises(ValueError, match="enough"):
         pl.tuner.Tuner(done).lr_find(module, loader(), num_training=5)
     assert not {"training_step"} & set(vars(module)) - before
+
+
+def test_a_step_that_fails_in_evaluation_mode_alone_is_told_so(caplog: pytest.LogCaptureFixture) -> None:
+    class Auxiliary(Base):
+        def training_step(self, batch, batch_idx):
+            z, _ = (self(batch[0]), 0) if self.training else (self(batch[0]),)
+            return F.cross_entropy(z, batch[1])
+
+    caplog.set_level("INFO")
+    with pytest.raises(ValueError, match="not enough values"):
+        fit(Auxiliary, BatchSelection(Loss(), First(), keep=4))
+    assert len([line for line in caplog.messages if "Auxiliary: the step failed in evaluation mode" in line]) == 1
+    caplog.clear()
+    fit(Auxiliary, BatchSelection(Loss(), First(), keep=4, train_mode=True), max_epochs=1)
+    with pytest.raises(ArgumentError, match="at most the rows"):
+        fit(Classifier, BatchSelection(Loss(), First(), keep=40))
+    assert not [line for line in caplog.messages if "evaluation mode" in line]
