@@ -157,8 +157,8 @@ class WeighedStep:
         if not self._said:
             self._said = True
             rank_zero_info(
-                f"{type(self._module).__name__}: the rows of this batch do not tell which losses are theirs, so it trains "
-                "unweighted, as will others like it. Are its rows all the same?"
+                f"{type(self._module).__name__}: the rows of this batch do not tell which losses are theirs, so it "
+                "trains unweighted, as will others like it. Are its rows all the same?"
             )
 
     def _is_readable(self, batch: Any, batch_idx: int | None, lenient: bool) -> bool | None:
