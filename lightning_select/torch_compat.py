@@ -13,6 +13,7 @@ from types import FrameType, FunctionType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -46,6 +47,7 @@ __all__ = [
     "storage_id",
     "unwrapped",
     "version_of",
+    "with_weight_of_l1",
     "wrapper_subclass",
 ]
 
@@ -82,6 +84,8 @@ GRAD_BEGINS, GRAD_ENDS = (
 )
 """The code that begins a block with another mode, and the code that ends one."""
 
+_L1_CODE = getattr(F.l1_loss, "__code__", None)
+
 _COMPILER_ERROR = ("torch._dynamo.exc", "TorchDynamoException")
 
 
@@ -91,6 +95,19 @@ def asking_frame() -> FrameType | None:
     while frame is not None and frame.f_code.co_name == "__torch_function__":
         frame = frame.f_back
     return frame
+
+
+def with_weight_of_l1(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What ``F.l1_loss`` was called with, asked inside the function mode that is shown the call.
+
+    Torch shows a mode all its arguments but ``weight``, which is then to be found in the frame of the call alone. What
+    is compiled has no such frame.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not _L1_CODE:
+        frame = frame.f_back
+    weight = None if frame is None else frame.f_locals["weight"]
+    return kwargs if weight is None else {**kwargs, "weight": weight}
 
 
 def wrapper_subclass(kind: type[Tensor], shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Any:

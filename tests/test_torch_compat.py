@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -74,6 +75,27 @@ def test_packing_passes_through_one_function() -> None:
     assert len(seen) == 1
     padded, lengths, batch_first = seen[0]
     assert (padded.shape, lengths.tolist(), batch_first) == ((2, 3, 1), [3, 1], True)
+
+
+def test_torch_hides_a_weight_from_modes_and_its_call_tells_it() -> None:
+    """``F.l1_loss`` leaves ``weight`` out of ``handle_torch_function``: watched steps would train on another loss.
+
+    When every torch that we support shows it here, `with_weight_of_l1` and what makes use of it can go.
+    """
+    shown = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func is not F.l1_loss:
+                return func(*args, **(kwargs or {}))
+            shown.append("weight" in kwargs)
+            return func(*args, **torch_compat.with_weight_of_l1(kwargs))
+
+    x, y, weight = torch.tensor([1.0, 5.0]), torch.zeros(2), torch.tensor([3.0, 1.0])
+    with Watch(), Watch():
+        values = [F.l1_loss(x, y, weight=weight), F.l1_loss(x, y, None, None, "sum", weight), F.l1_loss(x, y)]
+    assert [float(value) for value in values] == [2.0, 8.0, 3.0]
+    assert not any(shown)
 
 
 def test_gamma_draws_by_a_generator() -> None:

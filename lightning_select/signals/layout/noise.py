@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from lightning_select.torch_compat import with_weight_of_l1
 from lightning_select.types import Int
 
 __all__ = ["RowNoise", "skip_draws"]
@@ -58,7 +59,7 @@ class RowNoise(TorchFunctionMode):
         if func in _DROPOUTS:
             return args[0] if args else kwargs["input"]
         self.shuffles |= func is torch.randperm
-        drawn = func(*args, **kwargs)
+        drawn = func(*args, **(with_weight_of_l1(kwargs) if func is F.l1_loss else kwargs))
         if self._order is not None and isinstance(drawn, Tensor) and drawn.dim() and drawn.shape[0] == self._rows:
             if func in _DRAWS:
                 return drawn.index_select(0, self._order.to(drawn.device))

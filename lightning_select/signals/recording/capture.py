@@ -33,7 +33,13 @@ from lightning_select.signals.recording.reductions import REDUCERS, recognise, u
 from lightning_select.signals.recording.switches import GradientSwitches
 from lightning_select.signals.recording.terms import Reduction
 from lightning_select.signals.recording.writes import WRITES, BeforeWrite, written_by
-from lightning_select.torch_compat import SET_GRAD_ENABLED, asking_frame, in_functorch, version_of
+from lightning_select.torch_compat import (
+    SET_GRAD_ENABLED,
+    asking_frame,
+    in_functorch,
+    version_of,
+    with_weight_of_l1,
+)
 
 __all__ = ["Capture"]
 
@@ -117,9 +123,8 @@ class Capture(TorchFunctionMode):
         if self._want_linear and func in LAYERS:
             self._linears.note(func, args, kwargs, output)
         elif self._want_linear and func in FOLLOWED:
-            self._linears.follow(
-                func, args, kwargs, output, None if self._cuts.noted is before else self._cuts.noted[-1]
-            )
+            cut = None if self._cuts.noted is before else self._cuts.noted[-1]
+            self._linears.follow(func, args, kwargs, output, cut)
         return output
 
     @property
@@ -176,6 +181,8 @@ class Capture(TorchFunctionMode):
         return output
 
     def _reduce(self, func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        if func is F.l1_loss:
+            kwargs = with_weight_of_l1(kwargs)
         reduction = None if in_functorch() else recognise(func, args, kwargs)
         if reduction is None:
             if func is F.cross_entropy and not self._gated:

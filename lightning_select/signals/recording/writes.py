@@ -6,8 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from lightning_select.torch_compat import with_weight_of_l1
 
 __all__ = ["WRITES", "BeforeWrite", "Writes", "written_by"]
 
@@ -41,6 +44,8 @@ class Writes(TorchFunctionMode):
         if not torch.compiler.is_compiling():
             for target in written_by(func, args, kwargs):
                 self._before_write(func, target)
+            if func is F.l1_loss:
+                kwargs = with_weight_of_l1(kwargs)
         return func(*args, **kwargs)
 
 
