@@ -76,6 +76,10 @@ def _weights() -> dict[str, Any]:
     return {"weight": torch.tensor([0.5, 1.0, 2.0, 3.0])}
 
 
+def _weighed_pair(g: torch.Generator) -> dict[str, Any]:
+    return {**_pair(g), "weight": 4 * torch.rand(ROWS, 3, generator=g)}
+
+
 def _pair(g: torch.Generator) -> dict[str, Any]:
     return {"input": _logits(g, 3), "target": torch.rand(ROWS, 3, generator=g)}
 
@@ -107,6 +111,9 @@ CASES = [
     Case("mse", F.mse_loss, _pair),
     Case("l1", F.l1_loss, _pair),
     Case("huber", F.huber_loss, _pair, lambda: {"delta": 0.7}),
+    Case("mse_by_number", F.mse_loss, lambda g: _weighed_pair(g)),
+    Case("l1_by_number", F.l1_loss, lambda g: _weighed_pair(g)),
+    Case("huber_by_number", F.huber_loss, lambda g: _weighed_pair(g), lambda: {"delta": 0.7}),
     Case("smooth_l1", F.smooth_l1_loss, _pair, lambda: {"beta": 0.7}),
     Case(
         "bce_logits", F.binary_cross_entropy_with_logits, _pair, lambda: {"pos_weight": torch.tensor([1.0, 2.0, 3.0])}

@@ -153,7 +153,7 @@ def _loss_terms(func: Callable[..., Tensor], arguments: Mapping[str, Any], reduc
     if name == "ctc_loss":
         lengths = torch.as_tensor(arguments["target_lengths"], device=values.device).clamp(min=1)
         return Terms(values, 1.0 / (lengths * values.numel()))
-    if weight is not None and name in ("mse_loss", "l1_loss", "huber_loss"):
+    if weight is not None and name in ("mse_loss", "l1_loss"):  # F.huber_loss divides by the number of its terms
         return Terms(values, 1.0 / weight.detach().sum())
     return Terms(values, None, mask)
 
