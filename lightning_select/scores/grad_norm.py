@@ -14,7 +14,10 @@ Deviations:
     without tokens and without features this is `EL2N`. For rows with tokens but without features it is the exact norm
     of the gradient in b alone, which is no bound any more: prefer ``features=True`` there. Constant factors of the
     loss (one over the rows, or over all tokens of the batch) and of the logits (a temperature) are left out; a longer
-    row pulls harder and scores higher.
+    row pulls harder and scores higher. Class weights and label smoothing are no part of the signals, so the norm is
+    that of the plain cross entropy: under class weights the true one is the score times the weight of the row's class,
+    and the ranks of rows change with it; under smoothing ``e`` is ``p - ((1 - s) y + s / classes)``, and no factor
+    common to all rows leads from one to the other. ``pos_weight`` of a sigmoid loss is left out likewise.
 """
 
 from __future__ import annotations
@@ -66,7 +69,8 @@ class GradNorm:
     """Score rows by the norm of their gradient in the last layer.
 
     Args:
-        features: Multiply in the input of the last layer, for the exact norm. Needs the hidden state, and memory of
+        features: Multiply in the input of the last layer, for the exact norm where the loss has neither class weights
+            nor label smoothing. Needs the hidden state, and memory of
             rows by tokens by tokens. Otherwise logits are enough.
 
     Raises:
