@@ -44,6 +44,7 @@ __all__ = [
     "output_size",
     "overload_name",
     "schema_of",
+    "scripted_values",
     "storage_id",
     "unwrapped",
     "version_of",
@@ -85,6 +86,8 @@ GRAD_BEGINS, GRAD_ENDS = (
 """The code that begins a block with another mode, and the code that ends one."""
 
 _L1_CODE = getattr(F.l1_loss, "__code__", None)
+
+_SCRIPTED = frozenset({"int", "float", "bool", "str", "Tensor", "Optional[int]", "Optional[float]", "Optional[bool]"})
 
 _COMPILER_ERROR = ("torch._dynamo.exc", "TorchDynamoException")
 
@@ -136,6 +139,13 @@ def output_size(node: Any) -> int:
     """How many numbers the operation behind a node of the autograd graph gave; 0 where nobody knows."""
     known = getattr(node, "_input_metadata", None)
     return math.prod(known[0].shape) if known else 0
+
+
+def scripted_values(module: torch.jit.ScriptModule) -> dict[str, Any]:
+    """Numbers, flags, strings and tensors that a scripted or traced module keeps out of its ``__dict__``."""
+    known = getattr(module, "_concrete_type", None)  # a frozen module has none, and no attributes either
+    kinds = {} if known is None else known.get_attributes()
+    return {name: getattr(module, name) for name, (kind, _) in kinds.items() if str(kind) in _SCRIPTED}
 
 
 def version_of(tensor: Tensor) -> int:

@@ -176,6 +176,15 @@ def test_a_view_knows_what_it_is_of() -> None:
     assert torch_compat.base_of(weight) is None
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_scripted_module_tells_what_it_holds() -> None:
+    """``_concrete_type``: what a scripted module counts and averages would not be put back."""
+    module = torch.jit.script(nn.BatchNorm1d(2))
+    assert torch_compat.scripted_values(module)["training"] is True
+    assert torch_compat.scripted_values(module)["running_mean"] is module.running_mean
+    assert torch_compat.scripted_values(torch.jit.freeze(module.eval())) == {}
+
+
 def test_views_share_a_storage() -> None:
     """``UntypedStorage._cdata``: a write through a view would not be put back."""
     tensor = torch.zeros(2, 3)

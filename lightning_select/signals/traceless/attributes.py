@@ -5,7 +5,10 @@ Every object keeps its identity; only its content is put back:
 * lists, dicts, sets and deques, and their subclasses (``OrderedDict``, ``defaultdict``, ``Counter``, your own);
 * objects of classes written in Python: their ``__dict__`` and their slots, past any property or ``__setattr__``;
 * the state of ``torch.Generator``, ``random.Random`` and NumPy's generators;
-* NumPy arrays of at most two million entries. Larger ones are taken for data that a step only reads.
+* what is written to an ``io.StringIO`` or ``io.BytesIO``;
+* numbers, flags, strings and tensors of scripted and traced modules;
+* NumPy arrays, ``bytearray`` and ``array.array`` of at most two million entries. Larger ones are
+  taken for data that a step only reads.
 
 No ``__eq__`` of what is held is called; what changed is found by identity. Tensors and modules are reported, not kept:
 see `lightning_select.signals.traceless.snapshot`.
@@ -15,6 +18,7 @@ What cannot be put back, or is not:
 * iterators and generators cannot be rewound: who draws from one in an attribute, a list, a dict or an object is refused
   (see `lightning_select.signals.traceless.iterators`), except those of a list, a tuple or a range. One in a tuple, a
   deque, a set or a slot goes on, and so does a file;
+* lists, dicts and objects that a scripted module holds stay as the step left them;
 * a closure, a global and an attribute of a class are not seen;
 * what belongs to torch, Lightning or the standard library (optimizers, datasets, loggers, Trainers), to a client of a
   tracking service or to a table of data, and objects that hold a thread, a queue or a socket, are left alone;

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import random
 import sys
 import types
+from array import array
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection
 from functools import lru_cache, partial
@@ -127,6 +129,22 @@ def _keep_array(value: Any) -> tuple[Restore, Collection[Any]]:
     return restore, ()
 
 
+def _keep_numbers(value: Any) -> tuple[Restore, Collection[Any]]:
+    if len(value) > _ARRAY:
+        return _nothing, ()
+    before = value[:]
+
+    def restore() -> None:
+        if value != before:
+            value[:] = before
+
+    return restore, ()
+
+
+def _keep_stream(value: Any) -> tuple[Restore, Collection[Any]]:
+    return (_nothing if value.closed else partial(value.__setstate__, value.__getstate__())), ()
+
+
 def _keep_torch_generator(value: torch.Generator) -> tuple[Restore, Collection[Any]]:
     return partial(value.set_state, value.get_state()), ()
 
@@ -221,6 +239,8 @@ _KEEPERS: tuple[tuple[Any, Keep], ...] = (
     (deque, _keep_deque),
     ((tuple, frozenset), _keep_tuple),
     (np.ndarray, _keep_array),
+    ((bytearray, array), _keep_numbers),
+    ((io.StringIO, io.BytesIO), _keep_stream),
     (torch.Generator, _keep_torch_generator),
     (random.Random, _keep_random),
     ((np.random.Generator, np.random.RandomState, np.random.BitGenerator), _keep_numpy_generator),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import chain
 from operator import is_
 from typing import Any
 
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 
 from lightning_select.compat import TRAINER_LINKS
 from lightning_select.signals.traceless.attributes import AttributeKeeper, KeptAttributes
 from lightning_select.signals.traceless.content import PLAIN, is_plain, put_back
 from lightning_select.signals.traceless.iterators import close_iterators, holds_iterators
-from lightning_select.torch_compat import MODULE_CHILDREN, MODULE_TABLES
+from lightning_select.torch_compat import MODULE_CHILDREN, MODULE_TABLES, scripted_values
 
 __all__ = ["ModuleTree", "modules_of"]
 
@@ -123,14 +125,20 @@ class ModuleTree:
     def _keep_content(self) -> None:
         self._moving_before = [vars(module).copy() for module in self._moving]
         values: list[Any] = []
+        scripted: list[tuple[ScriptModule, Table]] = []
         self._drawn_from = []
         for module, before in zip(self._moving, self._moving_before, strict=True):
             others = [value for name, value in before.items() if name not in _MACHINERY and type(value) not in PLAIN]
             own = [value for value in others if not is_plain(value)]
+            if isinstance(module, ScriptModule):
+                scripted.append((module, scripted_values(module)))
             if holds_iterators(set(map(type, own))):
                 self._drawn_from.append(module)
             values += own
+        for _, held in scripted:
+            values += [value for value in held.values() if isinstance(value, Tensor)]
         self._content = self._attributes.keep(values, self._known)
+        self._content.restores += [partial(_put_back_scripted, module, held) for module, held in scripted]
 
     def _has_same_tables(self) -> bool:
         return (
@@ -159,6 +167,13 @@ def _modules_below(*tops: nn.Module) -> list[nn.Module]:
                 known.add(id(child))
                 found.append(child)
     return found
+
+
+def _put_back_scripted(module: ScriptModule, before: Table) -> None:
+    for name, value in before.items():
+        now = getattr(module, name)
+        if now is not value and (isinstance(value, Tensor) or isinstance(now, Tensor) or now != value):
+            setattr(module, name, value)
 
 
 def _equal(now: list[Table], before: list[Table]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.jit import ScriptModule
 
 from lightning_select.batch import tensors_of
 from lightning_select.signals.contract import NotRestoredError
@@ -80,9 +81,11 @@ class Surroundings:
             left_sharded(self._sharding) if self._sharding else nullcontext(),
         ):
             if not self._train_mode:
-                for attributes in map(vars, modules):
+                for module, attributes in zip(modules, map(vars, modules), strict=True):
                     if "training" in attributes:  # a wrapper may have the flag of what it wraps
                         attributes["training"] = False
+                    elif isinstance(module, ScriptModule) and hasattr(module, "training"):
+                        module.training = False
             eager = eager or self.keeper.is_new  # its watch over writes is a mode below which torch compiles nothing
             with (
                 fresh_casts(),
