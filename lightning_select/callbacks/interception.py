@@ -174,19 +174,19 @@ class Interception:
 
     def _batch_to_device(self, original: Callable[..., Any], args: Any, kwargs: Any) -> Batch:
         batch = original(*args, **kwargs)
-        if not self.trainer.training or batch is None:
+        if not self.trainer.training:
             return batch
         self._weights = self.applied = None
         if self._row_ids is not None:
             device = self.trainer.strategy.root_device
             self._loaders = self._loaders or count_training_loaders(self.trainer)
-            self.ids = self._row_ids.of(batch, rows_of(batch), device, self._loaders)
+            self.ids = self._row_ids.of(batch, 0 if batch is None else rows_of(batch), device, self._loaders)
             drawn = None if self.arrival is None else self.arrival.weights
             if isinstance(drawn, list):
                 drawn = torch.tensor(drawn, dtype=torch.float32)
             self._weights = None if drawn is None else drawn.to(device, torch.float32)
         self.offered, self.taken = self.ids, None
-        for member in self._in_order():
+        for member in [] if batch is None else self._in_order():  # Lightning skips a batch that is None
             with nullcontext() if self.clock is None else self.clock.of(member):
                 batch, index, weights = member.reshape(batch)
             if index is not None:

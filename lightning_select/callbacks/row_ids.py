@@ -87,13 +87,13 @@ class RowIds:
     def of(self, batch: Batch, rows: int, device: torch.device, loaders: int) -> Int[Tensor, "rows"] | None:
         """Ids of the rows of the batch that arrived now, from so many loaders; to be called once for every batch.
 
-        ``None`` where there are none and nobody but a sampler that learns nothing asked.
+        ``None`` where there are none and nobody but a sampler that learns nothing asked, and for a batch that is none.
 
         Raises:
             RowIdError: There are no ids, or not one per row.
         """
         if self.id_key is not None and self._sampler is None:
-            return self._named(batch, rows)
+            return None if batch is None else self._named(batch, rows)
         if loaders > 1 and self._sampler is not None:
             raise ConfigurationError(
                 f"{self._sampler.owner} must be the sampler of the only training loader, got {loaders} loaders. "
@@ -109,6 +109,9 @@ class RowIds:
         ids = self._drawn.popleft()
         if self._sampler is not None:
             self.arrival = self._sampler.arrived(ids)
+        if batch is None:  # left out by the collate function, but drawn like the others
+            self.arrival = None
+            return None
         if self.id_key is not None:
             return self._named(batch, rows)
         if len(ids) == rows:

@@ -131,6 +131,9 @@ class SamplerFeedback(SelectionCallback):
         sampler = self.sampler
         if sampler is None or self.interception is None:
             return
+        count = trainer.fit_loop.epoch_loop.batch_progress
+        if batch is None and count.current.started < count.current.ready:
+            count.increment_started()  # or else Lightning takes the skipped batch for one to come, when it is resumed
         arrival, ids = self.interception.arrival, self.interception.ids
         if sampler.needs and ids is not None:
             self._feed(sampler, ids, outputs)
