@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lightning_select.types import State
 
-__all__ = ["Arrival", "Chunk", "Ledger"]
+__all__ = ["Arrival", "Chunk", "Ledger", "share"]
 
 
 @dataclass
@@ -183,6 +183,29 @@ class Ledger:
         weights = [part.tolist() for part in torch.split(state["weights"], sizes)] if weighted else [None] * len(sizes)
         for one, weight, version in zip(ids, weights, state["versions"].tolist(), strict=True):
             self.add(Chunk(one, weight, version))
+
+
+def share(pending: Sequence[State], rank: int, world: int) -> State:
+    """Rows that several ranks had on their way, dealt out anew.
+
+    Every rank gets as many, for one with a batch more than another would wait for ever. Rows come twice for that.
+    """
+
+    def dealt(name: str) -> Tensor:
+        columns = [one[name] for one in pending]
+        longest = max(len(column) for column in columns)
+        rows = torch.cat([column[place : place + 1] for place in range(longest) for column in columns] or columns)
+        return torch.cat([rows, *[rows[:1]] * (-len(rows) % world)])[rank::world]
+
+    ids = dealt("ids")
+    # One chunk is as old as the oldest in it.
+    oldest = min((int(version) for one in pending for version in one["versions"]), default=0)
+    return {
+        "ids": ids,
+        "weights": dealt("weights"),
+        "sizes": torch.tensor([len(ids)] if len(ids) else [], dtype=torch.int64),
+        "versions": torch.tensor([oldest] if len(ids) else [], dtype=torch.int64),
+    }
 
 
 def _at(device: torch.device | None, values: Any, dtype: torch.dtype) -> Any:

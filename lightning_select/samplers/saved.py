@@ -21,7 +21,9 @@ _SAME = {
 _MOST_UPDATES = 2**30
 """Steps are kept in int32."""
 
-_PLACE = ("epoch", "draws", "drawn", "arrivals", "opened", "closed")
+_PLACE = ("epoch", "draws", "drawn", "arrivals", "opened", "closed", "ended", "size")
+_EARLY = 6
+"""The first states of 0.1.0 hold so many of these."""
 
 
 def check_saved(
@@ -84,9 +86,11 @@ def load_whole(owner: str, load: Callable[[Any], None], state: Any, before: Any)
 
 def _check_stream(owner: str, state: Any, rows: int) -> None:
     pending = state.get("pending") if isinstance(state, Mapping) else None
-    like = {"place": [0] * len(_PLACE), "lag": 0, "pending": pending}
+    place = state.get("place") if isinstance(state, Mapping) else None
+    names = _PLACE[:_EARLY] if isinstance(place, (list, tuple)) and len(place) == _EARLY else _PLACE
+    like = {"place": [0] * len(names), "lag": 0, "pending": pending}
     check_state(owner, state, like, path="state.stream")
-    for name, number in zip((*_PLACE, "lag"), (*state["place"], state["lag"]), strict=True):
+    for name, number in zip((*names, "lag"), (*state["place"], state["lag"]), strict=True):
         check_range(owner, f"state.stream.{name}", number, 0)
     if not isinstance(pending, list) or not pending:
         raise broken_state(owner, "state.stream.pending", "be a list, one entry per rank", f"{type(pending).__name__}")

@@ -17,9 +17,8 @@ from torch import Tensor
 from lightning_select import distributed
 from lightning_select.looking import may_look
 from lightning_select.samplers.drawn import Drawn
-from lightning_select.samplers.ledger import Arrival, Chunk, Ledger
+from lightning_select.samplers.ledger import Arrival, Chunk, Ledger, share
 from lightning_select.seeding import generator_at
-from lightning_select.types import State
 
 __all__ = ["Stream"]
 
@@ -53,6 +52,7 @@ class Stream:
         self._opened = self._closed = False
         self._loaded: int | None = None  # epoch of a state, as long as nothing has arrived since
         self._named = False  # that epoch is to go on
+        self._size, self._ended = 0, False  # rows of the last batch of all ranks; did a loader ask beyond the epoch?
         self.device = torch.device("cpu")
         self._ledger = Ledger()
 
@@ -102,7 +102,7 @@ class Stream:
         if self._opened and (self._closed or self._arrived or not (fed or self._named)):
             self.turn_to(self.epoch + 1)
             fresh = True
-        self._opened, self._arrived, self._named = True, False, False
+        self._opened, self._arrived, self._named, self._ended = True, False, False, False
         self._loaded = self._loaded if fed else None
         return fresh
 
@@ -117,11 +117,12 @@ class Stream:
         return 0 if fed or self._named else self._left_of_loaded(total)
 
     def _left_of_loaded(self, total: int) -> int:
-        """Rows that training has not seen; none where all are drawn and so few wait that a loader dropped them."""
+        """Rows that training has not seen; none where a loader has asked for all and too few for a batch wait."""
         if self._closed or not self._opened or self._loaded is None:
             return 0
         waiting = self._waiting if self.arrivals else 0  # or else nobody said what arrived
-        return total - self.drawn + waiting if self.drawn < total or waiting >= self._rows_of_draw else 0
+        dropped = self.drawn >= total and self._ended and waiting < self._size
+        return 0 if dropped else max(0, total - self.drawn) + waiting
 
     def restart(self, epoch: int) -> None:
         """Go to the start of an epoch, whatever was loaded before."""
@@ -132,7 +133,7 @@ class Stream:
         """Go to the start of an epoch."""
         self._flight = None
         self.epoch, self.drawn, self._draws, self._arrived = epoch, 0, 0, False
-        self._opened = self._closed = self._named = False
+        self._opened = self._closed = self._named = self._ended = False
         self._ledger.clear()
 
     def close(self) -> bool:
@@ -165,6 +166,7 @@ class Stream:
         lag = None if arrival.version is None else self.arrivals - arrival.version
         self._flight = Chunk(ids if isinstance(ids, Tensor) else list(ids), arrival.weights, self.arrivals)
         self.arrivals, self._arrived, self._loaded = self.arrivals + 1, True, None
+        self._size = len(ids) * distributed.world_size()
         return replace(arrival, lag=lag)
 
     def chunks(self, total: Callable[[], int], *, listed: bool = True) -> Iterator[Chunk]:
@@ -179,14 +181,15 @@ class Stream:
             while len(queue) <= ahead and self.drawn < total():
                 queue.append(self._next(min(self.chunk, total() - self.drawn), listed))
             if not queue:
+                self._ended = True
                 return
             yield queue.popleft()
 
     def _next(self, count: int, listed: bool) -> Chunk:
         drawn = self._draw(count, generator_at(self.device, self._seed, self.epoch, self._draws))
         self._draws, self.drawn, self.drawn_ever = self._draws + 1, self.drawn + count, self.drawn_ever + count
-        share = slice(distributed.rank(), None, distributed.world_size())
-        parts = (None if part is None else part[share] for part in (drawn.ids, drawn.weights))
+        ours = slice(distributed.rank(), None, distributed.world_size())
+        parts = (None if part is None else part[ours] for part in (drawn.ids, drawn.weights))
         # The sampler may change its own; lists are copies anyway.
         ids, weights = (part if part is None or listed else part.clone() for part in parts)
         chunk = Chunk(ids, weights, self.arrivals).at(None if listed else self.device)
@@ -198,7 +201,7 @@ class Stream:
         flags = [int(self._opened), int(self._closed)]
         trained = self.arrivals - (self._flight is not None)
         return {
-            "place": [self.epoch, self._draws, self.drawn, trained, *flags],
+            "place": [self.epoch, self._draws, self.drawn, trained, *flags, int(self._ended), self._size],
             "lag": self.lead,
             "pending": distributed.gather_objects(self._ledger.state_dict(self._flight)),
         }
@@ -210,14 +213,17 @@ class Stream:
             state: Its state.
             amid: The stream of this very run whose place is taken, where the state is of that one.
         """
-        self.epoch, self._draws, self.drawn, self.arrivals, opened, closed = state["place"]
+        self.epoch, self._draws, self.drawn, self.arrivals, opened, closed, *asked = state["place"]
         self._opened, self._closed, self._arrived, self._flight = bool(opened), bool(closed), False, None
+        # The first states of 0.1.0 do not tell: fewer rows than one draw count as dropped.
+        ended, self._size = asked or (1, _UNBOUND_CHUNK * distributed.world_size())
+        self._ended = bool(ended)
         self._loaded = self.epoch if amid is None else amid._loaded
         more = self.loader_lead > state["lag"]
         self._lag = max(self._lag, state["lag"])
         pending, world, rank = state["pending"], distributed.world_size(), distributed.rank()
         same = len(pending) == world
-        self._ledger.load_state_dict(pending[rank] if same else _share(pending, rank, world))
+        self._ledger.load_state_dict(pending[rank] if same else share(pending, rank, world))
         if not same:
             self.drawn -= self.drawn % world  # what is left of the epoch must be shared out evenly
             return (
@@ -225,26 +231,3 @@ class Stream:
                 "rows come in other batches, and Lightning, which counts batches, ends this epoch early or late"
             )
         return "with workers that draw further ahead, so that draws know less than without the interruption" * more
-
-
-def _share(pending: Sequence[State], rank: int, world: int) -> State:
-    """Rows that several ranks had on their way, dealt out anew.
-
-    Every rank gets as many, for one with a batch more than another would wait for ever. Rows come twice for that.
-    """
-
-    def dealt(name: str) -> torch.Tensor:
-        columns = [one[name] for one in pending]
-        longest = max(len(column) for column in columns)
-        rows = torch.cat([column[place : place + 1] for place in range(longest) for column in columns] or columns)
-        return torch.cat([rows, *[rows[:1]] * (-len(rows) % world)])[rank::world]
-
-    ids = dealt("ids")
-    # One chunk is as old as the oldest in it.
-    oldest = min((int(version) for one in pending for version in one["versions"]), default=0)
-    return {
-        "ids": ids,
-        "weights": dealt("weights"),
-        "sizes": torch.tensor([len(ids)] if len(ids) else [], dtype=torch.int64),
-        "versions": torch.tensor([oldest] if len(ids) else [], dtype=torch.int64),
-    }

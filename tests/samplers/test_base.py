@@ -18,10 +18,9 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset, TensorDataset
 
 from lightning_select.errors import ArgumentError, ConfigurationError
-from lightning_select.samplers.ledger import Chunk, Ledger
+from lightning_select.samplers.ledger import Chunk, Ledger, share
 from lightning_select.samplers.progress import Progress
 from lightning_select.samplers.repeated_random import RepeatedRandom
-from lightning_select.samplers.stream import _share
 from tests.samplers.runs import saved
 from tests.samplers.toy import ByLastLoss, Plain
 
@@ -273,7 +272,7 @@ def test_rows_on_their_way_are_dealt_out_evenly_to_other_ranks(rows: int, before
         {"ids": every[one::before], "weights": every[one::before] / 2, "sizes": torch.tensor([]), "versions": every}
         for one in range(before)
     ]
-    dealt = [_share(pending, rank, world) for rank in range(world)]
+    dealt = [share(pending, rank, world) for rank in range(world)]
     assert len({len(one["ids"]) for one in dealt}) == 1
     assert {row for one in dealt for row in one["ids"].tolist()} == set(every.tolist())
     assert sum(len(one["ids"]) for one in dealt) < rows + world
@@ -488,6 +487,58 @@ def test_an_epoch_that_was_over_is_not_gone_on_amid(size: int, recwarn: Any) -> 
     assert (epoch(named), named.epoch) == (64 // size, 1)
     assert (epoch(plain), plain.epoch) == (64 // size, 1)
     assert not recwarn.list
+
+
+def rest_of_epoch(sampler: Any, size: int, stop: int | None = None, **kwargs: Any) -> list[list[int]]:
+    """Batches of one iteration in a loop of one's own, which may break it off."""
+    seen: list[list[int]] = []
+    for ids in DataLoader(range(sampler.rows), size, sampler=sampler, **kwargs):
+        sampler.arrived(ids)
+        sampler.landed()
+        seen.append(ids.tolist())
+        if len(seen) == stop:
+            break
+    return seen
+
+
+def resumed_after(rows: int, size: int, stop: int | None, **kwargs: Any) -> tuple[Any, list[list[int]]]:
+    first, second = (RepeatedRandom(rows, fraction=1.0) for _ in range(2))
+    before = rest_of_epoch(first, size, stop, **kwargs)
+    second.load_state_dict(saved(first))
+    second.load_state_dict(saved(second))  # saved once more before anything arrives
+    second.set_epoch(0)
+    return second, before
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "stops", "workers"),
+    [(10, 4, (1, 2), 0), (32, 4, (1, 7), 0), (61, 8, (6, 7), 0), (100, 33, (3,), 0), (12, 4, (1, 2), 1)],
+)
+def test_no_row_of_an_epoch_is_lost_near_its_end(rows: int, size: int, stops: tuple[int, ...], workers: int) -> None:
+    """All rows are drawn by then, and fewer wait than one draw has: every row comes once, in so many batches."""
+    for stop in stops:
+        sampler, before = resumed_after(rows, size, stop, num_workers=workers)
+        after = rest_of_epoch(sampler, size)
+        assert sampler.epoch == 0
+        assert len(before) + len(after) == math.ceil(rows / size)
+        assert sorted(row for ids in before + after for row in ids) == list(range(rows))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("rows", "size"), [(10, 4), (70, 33)])
+def test_rows_that_a_loader_dropped_are_not_gone_on_with(rows: int, size: int, workers: int) -> None:
+    sampler, before = resumed_after(rows, size, None, num_workers=workers, drop_last=True)
+    assert len(before) == len(rest_of_epoch(sampler, size, drop_last=True)) == rows // size
+    assert sampler.epoch == 1
+
+
+def test_a_state_that_does_not_tell_whether_a_loader_asked_for_all_is_read() -> None:
+    first, second = (RepeatedRandom(64, fraction=1.0) for _ in range(2))
+    before, state = rest_of_epoch(first, 8, 3), saved(first)
+    state["stream"]["place"] = state["stream"]["place"][:6]
+    second.load_state_dict(state)
+    second.set_epoch(0)
+    assert sorted(row for ids in before + rest_of_epoch(second, 8) for row in ids) == list(range(64))
 
 
 def test_news_of_rows_that_were_not_drawn_next_say_nothing_of_what_arrived() -> None:
