@@ -43,7 +43,9 @@ def returned_signals(
         if entries.get(_ENTRIES[name]) is not None:
             found[name] = _checked(sampler, module, name, _tensor(entries[_ENTRIES[name]]), ids)
     missing = next(iter(sorted((needs & {"loss", "reward"}) - found.keys())), None)
-    if missing is not None and (missing == "reward" or not getattr(module, "automatic_optimization", True)):
+    skipped = output is None or (isinstance(output, Mapping) and not output)
+    by_hand = not getattr(module, "automatic_optimization", True)  # such a step may return nothing at any batch
+    if missing is not None and (by_hand or (missing == "reward" and not skipped)):
         raise _error(sampler, module, missing, f"only {', '.join(sorted(map(str, entries))) or 'a loss'}")
     return {} if missing is not None else found
 

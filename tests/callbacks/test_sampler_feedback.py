@@ -513,6 +513,25 @@ def test_steps_may_skip_batches(kind: Any, skipped: set[int]) -> None:
     assert sampler.updates == 7 - len(skipped) - unseen
 
 
+@pytest.mark.parametrize("skipped", [{0}, {1, 4}])
+def test_steps_that_return_rewards_may_skip_batches(skipped: set[int]) -> None:
+    class Skips(Rewarded):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            return None if batch_idx in skipped else super().training_step(batch, batch_idx)
+
+    class Raw(ByLastLoss):
+        needs = frozenset({"reward"})  # type: ignore[assignment]
+
+        def learn(self, ids: Tensor, signals: Any) -> None:
+            self.heard.append((ids.tolist(), signals["reward"].tolist()))
+
+    sampler = Raw(ROWS)
+    _, journal = run(sampler, module=Skips(), max_epochs=1)
+    assert [ids for ids, _ in sampler.heard] == [ids for at, ids in enumerate(journal.ids) if at not in skipped]
+    with pytest.raises(TrainingStepContractError, match='Classifier.training_step must return "reward" of shape'):
+        run(Raw(ROWS))
+
+
 def test_a_batch_sampler_without_a_length_or_a_size() -> None:
     class Bare:
         __slots__ = ("rows",)
