@@ -180,11 +180,11 @@ class WeighedStep:
 
     def _weigh_returned(self, output: Any, loss: Tensor, losses: Tensor, weigh: Weigh) -> Any:
         """The way out ``{"loss": ..., "sample_loss": ...}``."""
-        if not losses.requires_grad:
-            raise contract_error(self._module, "a 'sample_loss' without a gradient (was it detached?)")
         weights = weigh(lambda: Signals(loss=losses.detach().float()), losses.shape[0])
         if weights is None:
             return output
+        if not losses.requires_grad:
+            raise contract_error(self._module, "a 'sample_loss' without a gradient (was it detached?)")
         (reached,) = torch.autograd.grad(loss, losses, retain_graph=True, allow_unused=True)
         if reached is not None:
             put_gate(losses).scale = weights

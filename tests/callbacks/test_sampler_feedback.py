@@ -532,6 +532,23 @@ def test_steps_that_return_rewards_may_skip_batches(skipped: set[int]) -> None:
         run(Raw(ROWS))
 
 
+def test_losses_that_nothing_weighs_may_be_detached() -> None:
+    class Detached(Classifier):
+        kept: list[list[float]]
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            losses = F.cross_entropy(self(batch[0]), batch[1], reduction="none")
+            if self.training and torch.is_grad_enabled():
+                self.kept = [*getattr(self, "kept", []), losses.tolist()]
+            return {"loss": losses.mean(), "sample_loss": losses.detach()}
+
+    sampler, module = ByLastLoss(ROWS), Detached()
+    run(sampler, module=module, max_epochs=1)
+    assert [heard for _, heard in sampler.heard] == module.kept[-7:]
+    with pytest.raises(TrainingStepContractError, match="a 'sample_loss' without a gradient"):
+        run(Weighted(ROWS), module=Detached())
+
+
 def test_a_batch_sampler_without_a_length_or_a_size() -> None:
     class Bare:
         __slots__ = ("rows",)
