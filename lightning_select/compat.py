@@ -47,6 +47,7 @@ __all__ = [
     "rank_zero_warn",
     "sized_len",
     "starts_amid_epoch",
+    "steps_so_far",
     "train_source",
     "trainer_of",
     "uncompiled",
@@ -145,6 +146,18 @@ def starts_amid_epoch(trainer: Any) -> bool:
     return bool(loop.restarting) and 0 < done < trainer.num_training_batches
 
 
+def steps_so_far(trainer: Any) -> int:
+    """Steps of the training so far, in the unit of its length (`planned_steps`, ``estimated_stepping_batches``).
+
+    Those are optimiser steps, but batches where a module optimises by hand and nothing but epochs bound the training:
+    nobody knows how often its step steps how many optimizers, which is what ``trainer.global_step`` counts there.
+    """
+    if trainer.lightning_module.automatic_optimization or (trainer.max_steps is not None and trainer.max_steps >= 0):
+        return int(trainer.global_step)
+    # Restored with the loops, and one that was begun, and ended in an error, is not counted.
+    return int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)
+
+
 def train_source(trainer: Any) -> Any:
     """Where the Trainer asks for its training loader, an object with a method ``dataloader()``."""
     return getattr(trainer.fit_loop, "_data_source", None)
@@ -156,7 +169,7 @@ def trainer_of(module: Any) -> Any:
 
 
 def planned_steps(trainer: Any, loader: Any) -> int | None:
-    """Optimiser steps of the whole training with this loader, as far as that is known before training starts.
+    """Steps of the whole training with this loader, as far as that is known before training starts.
 
     ``trainer.estimated_stepping_batches`` says so too, but cannot be asked while the loader is being set up.
     """

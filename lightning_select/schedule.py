@@ -19,6 +19,9 @@ T = TypeVar("T")
 class Schedule:
     """The steps at which a method acts.
 
+    Under manual optimisation, in a training bounded by epochs and not by ``max_steps``, steps are batches. Where
+    both bound it, the length may be counted in batches and the way in optimiser steps: give steps, no fractions.
+
     Args:
         start: First optimiser step at which the method acts: an ``int`` is a step (0 is the first one), a ``float`` is
             a fraction of the whole training.

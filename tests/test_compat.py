@@ -16,7 +16,7 @@ from torch import nn
 
 from lightning_select import compat
 from tests.fitting import fit, loader, trainer
-from tests.modules import Added, Classifier
+from tests.modules import Added, Classifier, Manual
 
 
 def test_logging_cadence_is_that_of_lightning() -> None:
@@ -205,6 +205,31 @@ def test_planned_steps_are_those_that_lightning_estimates() -> None:
         done = fit(Classifier, data=data, **settings)
         assert compat.planned_steps(done, data) == done.estimated_stepping_batches == done.global_step
     assert compat.planned_steps(trainer(max_epochs=-1), data) is None
+
+
+@pytest.mark.parametrize(("epochs", "steps", "by_batches"), [(2, -1, True), (-1, 24, False)])
+def test_steps_are_batches_where_only_epochs_bound_manual_optimisation(
+    epochs: int, steps: int, by_batches: bool
+) -> None:
+    class Twice(Manual):
+        def training_step(self, batch: Any, batch_idx: int) -> None:
+            super().training_step(batch, batch_idx)
+            super().training_step(batch, batch_idx)
+
+    class Counts(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, *rest: Any) -> None:
+            before.append(compat.steps_so_far(trainer))
+
+        def on_train_batch_end(self, trainer: pl.Trainer, *rest: Any) -> None:
+            after.append(compat.steps_so_far(trainer))
+
+    before: list[int] = []
+    after: list[int] = []
+    done = fit(Twice, Counts(), max_epochs=epochs, max_steps=steps)
+    each = 1 if by_batches else 2
+    assert before == [each * one for one in range(12)]
+    assert after == [each * one for one in range(1, 13)]
+    assert done.estimated_stepping_batches == after[-1]
 
 
 def test_a_module_knows_its_trainer() -> None:

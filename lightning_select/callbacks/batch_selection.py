@@ -20,7 +20,7 @@ from lightning_select.callbacks.reference_check import check_reference, known_lo
 from lightning_select.callbacks.restoring import saved_selection
 from lightning_select.callbacks.selection_checks import check_arguments
 from lightning_select.callbacks.stopwatch import Stopwatch
-from lightning_select.compat import next_batch_index, starts_amid_epoch
+from lightning_select.compat import next_batch_index, starts_amid_epoch, steps_so_far
 from lightning_select.errors import ArgumentError, ConfigurationError
 from lightning_select.protocols import Score, SelectionContext, Selector
 from lightning_select.schedule import Anneal, Schedule, resolve
@@ -140,7 +140,7 @@ class BatchSelection(SelectionCallback):
 
     def reshape(self, batch: Batch) -> tuple[Batch, Tensor | None, Tensor | None]:
         """The rows of ``batch`` to train on, their positions in it, and their weights."""
-        step = self._trainer.global_step
+        step = steps_so_far(self._trainer)
         if not self.acts_at(step):
             return batch, None, None
         rows = rows_of(batch)

@@ -12,7 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from lightning_select.callbacks.row_ids import as_given
 from lightning_select.callbacks.wrap import Wrap, while_there
-from lightning_select.compat import sized_len, train_source
+from lightning_select.compat import sized_len, steps_so_far, train_source
 from lightning_select.device_loader import DeviceLoader, samples_of
 from lightning_select.errors import ConfigurationError
 from lightning_select.samplers.base import OnlineSampler
@@ -86,7 +86,7 @@ def settle(loader: Any, device: torch.device) -> None:
 def so_far(trainer: Any, before: Progress, total_steps: int | None) -> Progress:
     """How far training is. A loader may be set up before Lightning has restored its steps; they never go back."""
     epochs = trainer.max_epochs
-    return Progress(max(before.step, trainer.global_step), total_steps, epochs if epochs and epochs > 0 else None)
+    return Progress(max(before.step, steps_so_far(trainer)), total_steps, epochs if epochs and epochs > 0 else None)
 
 
 def check_loader(trainer: Any, loader: Any, sampler: OnlineSampler, other: OnlineSampler | None) -> None:

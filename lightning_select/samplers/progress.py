@@ -23,8 +23,8 @@ class Progress:
         ArgumentError: A value is no whole number, or below 0.
 
     Attributes:
-        step: Optimiser steps so far.
-        total_steps: Optimiser steps of the whole training, where that is known.
+        step: Optimiser steps so far; batches where a module optimises by hand and a Trainer counts by epochs alone.
+        total_steps: The same of the whole training, where that is known.
         max_epochs: Epochs of the whole training, where that is known.
     """
 
