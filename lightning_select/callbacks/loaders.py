@@ -90,7 +90,7 @@ def so_far(trainer: Any, before: Progress, total_steps: int | None) -> Progress:
 
 
 def check_loader(trainer: Any, loader: Any, sampler: OnlineSampler, other: OnlineSampler | None) -> None:
-    """A sampler of ours draws for the one training loader, for a dataset that it knows, of epochs that are noticed.
+    """A sampler of ours draws for the one training loader, one that can be followed, of epochs that are noticed.
 
     Raises:
         ConfigurationError: It does not.
@@ -105,6 +105,8 @@ def check_loader(trainer: Any, loader: Any, sampler: OnlineSampler, other: Onlin
         raise ConfigurationError(
             f"{owner} must draw for training alone, got a loader for validation too. Leave it out."
         )
+    if (found := _unfollowed(loader)) is not None:
+        raise ConfigurationError(f"{owner} must know which of its draws a batch holds, got {found}")
     if other is not None and type(other) is not type(sampler):
         raise ConfigurationError(
             f"{owner} must be the sampler of the only training loader, got another with a {other.owner}. "
@@ -121,6 +123,23 @@ def check_loader(trainer: Any, loader: Any, sampler: OnlineSampler, other: Onlin
         f"length, got {trainer.reload_dataloaders_every_n_epochs}. Otherwise Lightning would skip validation in the "
         "shorter ones and cut off the longer ones. Or take the mode with a constant length."
     )
+
+
+def _unfollowed(loader: Any) -> str | None:
+    """Why nobody can tell which draws a batch holds, not even by an entry of the batch, and the way out.
+
+    Resuming, weights and lags go by the draws themselves, of which an entry such as a group number need tell nothing.
+    """
+    if not isinstance(loader, (DataLoader, DeviceLoader)):
+        return f"a {type(loader).__name__}. Use a torch DataLoader, or a DeviceLoader."
+    if getattr(loader, "batch_sampler", None) is None:
+        return (
+            "a loader that makes no batches itself (batch_size=None). Write DataLoader(dataset, batch_size, "
+            "sampler=sampler); a dataset that reads many rows at once does so in __getitems__."
+        )
+    if not getattr(loader, "in_order", True):
+        return "a loader that hands out batches in another order than it draws them (in_order=False). Leave that out."
+    return None
 
 
 def keep_sampler(trainer: Any) -> Callable[[], None]:

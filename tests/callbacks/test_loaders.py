@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from lightning_select import SelectionReport
+from lightning_select.callbacks.loaders import find_sampler
+from lightning_select.errors import ConfigurationError
 from tests.fitting import Rows, fit, trainer
-from tests.modules import Classifier
+from tests.modules import Classifier, features
 from tests.samplers.toy import Weighted
 
 ROWS = 16
@@ -77,6 +80,72 @@ def test_the_last_loader_is_as_it_was(kind: str, tmp_path: Path) -> None:
     before = {name: vars(data).get(name) for name in ("sampler", "batch_sampler", "state_dict", "load_state_dict")}
     fit(Classifier, SelectionReport(tmp_path), data=data)
     assert {name: vars(data).get(name) for name in before} == before
+
+
+class Columns(Dataset):
+    """Reads a whole batch at once."""
+
+    def __len__(self) -> int:
+        return ROWS
+
+    def __getitem__(self, rows: Any) -> Any:
+        return [part[rows] for part in features(rows=ROWS)] + [torch.as_tensor(rows)]
+
+    __getitems__ = __getitem__
+
+
+def shuffling() -> DataLoader:
+    data = DataLoader(Columns(), 4, sampler=drawn(), collate_fn=list)
+    vars(data)["in_order"] = False  # older releases of torch do not take it
+    return data
+
+
+class Bare:
+    """Hands out batches as it likes."""
+
+    def __init__(self) -> None:
+        self.dataset, self.sampler = Columns(), Weighted(ROWS, id_key=2)
+
+    def __iter__(self) -> Any:
+        return (self.dataset[list(rows)] for rows in BatchSampler(self.sampler, 4, drop_last=False))
+
+
+class Numbered(Classifier):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        self.seen = [*getattr(self, "seen", []), batch[2].tolist()]
+        return super().training_step(batch[:2], batch_idx)
+
+
+def drawn() -> Weighted:
+    return Weighted(ROWS, id_key=2)
+
+
+UNFOLLOWED: dict[str, Any] = {
+    r"makes no batches itself \(batch_size=None\). Write DataLoader\(": (
+        lambda: DataLoader(Columns(), None, sampler=BatchSampler(drawn(), 4, drop_last=False)),
+        lambda: DataLoader(Columns(), 4, sampler=drawn(), collate_fn=list),
+    ),
+    r"than it draws them \(in_order=False\). Leave that out": (
+        shuffling,
+        lambda: DataLoader(Columns(), 4, sampler=drawn(), collate_fn=list, num_workers=1),
+    ),
+    "got a Bare. Use a torch DataLoader": (
+        Bare,
+        lambda: DataLoader(Columns(), batch_sampler=BatchSampler(drawn(), 4, drop_last=False), collate_fn=list),
+    ),
+}
+
+
+@pytest.mark.parametrize("told", UNFOLLOWED)
+def test_a_loader_whose_draws_cannot_be_followed_is_refused_and_told_what_to_do(told: str) -> None:
+    bad, good = UNFOLLOWED[told]
+    with pytest.raises(ConfigurationError, match=f"Weighted must know which of its draws a batch holds, .*{told}"):
+        fit(Numbered, data=bad())
+    data, module = good(), Numbered()
+    fit(module, data=data, max_epochs=1)
+    sampler = find_sampler(data)
+    assert isinstance(sampler, Weighted)
+    assert [ids for ids, _ in sampler.heard] == module.seen[-4:]
 
 
 def test_a_loader_that_is_fitted_again_and_again_gathers_nothing(tmp_path: Path) -> None:
