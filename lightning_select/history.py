@@ -157,7 +157,7 @@ class SampleHistory:
         given["keep"] = keep if isinstance(keep, Tensor) else None
         signals = {name: value for name, value in given.items() if value is not None}
         check_call(step, signals, keep, self.columns)
-        if ids.shape[0] == 0:
+        if isinstance(ids, Tensor) and ids.shape[:1] == (0,):
             return
         now = visits(ids, signals, rows=self.rows, device=self.device, look=self._looks)
         if "successes" in signals or ("success" in self.columns and self.forget < 1):

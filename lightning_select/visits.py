@@ -89,6 +89,8 @@ def check_whole(name: str, ids: Tensor) -> None:
     Raises:
         RowIdError: They are not.
     """
+    if not isinstance(ids, Tensor):
+        raise RowIdError(f"{name} must be a tensor, got {type(ids).__name__}. Write torch.tensor(...).")
     if ids.dim() != 1 or ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex():
         raise RowIdError(f"{name} must be a list of whole numbers, got {ids.dtype} of shape {tuple(ids.shape)}.")
 
@@ -97,18 +99,31 @@ def check_call(step: int, signals: Mapping[str, Tensor], keep: Tensor | float, c
     """What can be said about a call of `SampleHistory.update` without looking at the values of a tensor.
 
     Raises:
-        ArgumentError: The step or ``keep`` is out of range, or there is no column for a signal.
+        ArgumentError: The step or ``keep`` is out of range, or a signal is no tensor or has no column.
     """
-    if not 0 <= step < 2**31 - 1:
-        raise ArgumentError(f"SampleHistory.step must be in [0, 2**31 - 1), got {step}.")
-    if not isinstance(keep, Tensor) and not 0 <= keep <= 1:
-        raise ArgumentError(f"SampleHistory.keep must be in [0, 1], got {keep}.")
+    for name, value in signals.items():
+        if not isinstance(value, Tensor):
+            raise ArgumentError(
+                f"SampleHistory.update must be given {name} as a tensor, got {type(value).__name__}. Write "
+                "torch.tensor(...)."
+            )
+    if not _within(step, 0, 2**31 - 2):
+        raise ArgumentError(f"SampleHistory.step must be in [0, 2**31 - 1), got {step!r}.")
+    if not isinstance(keep, Tensor) and not _within(keep, 0, 1):
+        raise ArgumentError(f"SampleHistory.keep must be in [0, 1], got {keep!r}.")
     if ("successes" in signals) != ("failures" in signals):
         alone = "successes" if "successes" in signals else "failures"
         raise ArgumentError(f"SampleHistory.update must be given successes and failures together, got {alone} alone.")
     for group, name in (("loss", "loss"), ("success", "successes"), ("forgetting", "correct")):
         if name in signals and group not in columns:
             raise ArgumentError(f"SampleHistory.columns must hold '{group}' to take {name}, got {list(columns)}.")
+
+
+def _within(value: float, low: int, high: int) -> bool:
+    try:
+        return bool(low <= value <= high)
+    except (TypeError, ValueError, RuntimeError):  # no number
+        return False
 
 
 def fitting(dtype: torch.dtype, device: torch.device | str | None) -> torch.dtype:

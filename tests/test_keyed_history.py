@@ -161,6 +161,7 @@ CALLS = [
         r"KeyedHistory.keys must be a list of whole numbers, got torch.float32 of shape \(2,\).",
     ),
     ({"loss": torch.ones(3)}, ArgumentError, r"must be given loss of shape \(2,\), one per id, got \(3,\)."),
+    ({"ids": [1, 2]}, RowIdError, "KeyedHistory.keys must be a tensor, got list. Write torch.tensor"),
     ({"step": -1}, ArgumentError, "SampleHistory.step must be in"),
     ({"correct": TWO}, ArgumentError, "columns must hold 'forgetting' to take correct"),
     ({"successes": TWO, "failures": TWO * NAN}, ArgumentError, "failures must be finite and not negative, got nan."),

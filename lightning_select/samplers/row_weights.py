@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
 
 import torch
 from numpy import ndarray as Array
@@ -46,6 +47,15 @@ class RowWeights:
                 f"got {len(values)}."
             )
         self._put(places, values.to(places.device, non_blocking=True).expand(places.shape))
+
+    def _refuse(self, other: object) -> NoReturn:
+        raise ArgumentError(
+            f"{self._owner}.weights must be calculated with as a tensor, got a sum, product or power of themselves. "
+            "Write sampler.weights = 2 * sampler.weights.tensor()."
+        )
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse
+    __truediv__ = __rtruediv__ = __pow__ = __rpow__ = _refuse
 
     def tensor(self) -> Float[Tensor, "rows"]:
         """A copy of all weights."""

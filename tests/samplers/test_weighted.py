@@ -67,6 +67,18 @@ def test_weights_are_read_and_set_like_a_list() -> None:
     assert weights[5] == 7.0
 
 
+@pytest.mark.parametrize("change", ["*= 2", "/= 2", "+= 1", "-= 1", "**= 2"])
+def test_arithmetic_takes_the_tensor_of_the_weights(change: str) -> None:
+    sampler = Weighted(3, [1.0, 2.0, 3.0])
+    with pytest.raises(ArgumentError, match=r"Weighted.weights must be calculated with as a tensor, got .*tensor\(\)."):
+        exec(f"sampler.weights {change}", {"sampler": sampler})
+    with pytest.raises(ArgumentError, match="Weighted.weights must be calculated with as a tensor"):
+        torch.ones(3) * sampler.weights
+    assert list(sampler.weights) == [1, 2, 3]
+    sampler.weights = 2 * sampler.weights.tensor()
+    assert list(sampler.weights) == [2, 4, 6]
+
+
 @pytest.mark.parametrize(
     ("ids", "values", "error", "message"),
     [
