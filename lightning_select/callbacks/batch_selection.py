@@ -55,7 +55,7 @@ class BatchSelection(SelectionCallback):
         train_mode: Score with every submodule in the mode it trains in (dropout, BatchNorm on the candidate batch)
             instead of evaluation mode. For modules that cannot compute a loss in evaluation mode.
         id_key: Entry of the batch that holds row ids (a key, or a position in a list); ``None`` takes them from the
-            loader's sampler, where a score needs them.
+            loader's sampler, whose order batches must keep, where a score needs them.
         head: Name of the submodule whose logits are scored, for scores and selectors that use logits, what enters the
             last layer, or the output head; ``None`` looks for the linear layer that makes the logits.
         seed: Seed of selectors that draw. Draws are a function of (seed, step, rank).

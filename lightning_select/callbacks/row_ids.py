@@ -2,14 +2,16 @@
 
 A batch sampler draws the positions of each batch just before the batch is made, and a loader hands batches out in the
 order in which they were drawn. `RowIds` listens to the drawing and matches the batches as they arrive, whatever the
-dataset returns and whatever the collate function makes of it. An entry of the batch that holds ids is taken where the
-user names it.
+dataset returns and whatever else the collate function makes of it: rows must stay in the order in which they were
+drawn. A collate function or a hook that sorts them by length is not noticed. An entry of the batch that holds ids is
+taken where the user names it, and weights that were noted at the draw follow it.
 """
 
 from __future__ import annotations
 
 import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from lightning_select.callbacks.wrap import while_there
 from lightning_select.compat import sized_len
 from lightning_select.device_loader import DeviceLoader, samples_of
 from lightning_select.errors import ConfigurationError, RowIdError
+from lightning_select.looking import may_look
 from lightning_select.samplers.base import OnlineSampler
 from lightning_select.samplers.ledger import Arrival
 from lightning_select.types import Batch, Int
@@ -34,7 +37,8 @@ class RowIds:
     """Row ids of the batches of one fit, and what a sampler of ours noted of them when it drew them.
 
     Args:
-        id_key: Key, attribute or position of the ids in the batch; ``None`` listens to the loader's batch sampler.
+        id_key: Key, attribute or position of the ids in the batch; ``None`` listens to the loader's batch sampler,
+            whose order the batch must keep.
 
     Attributes:
         dataset: The training dataset, to be read by row, where its loader is listened to.
@@ -113,7 +117,10 @@ class RowIds:
             self.arrival = None
             return None
         if self.id_key is not None:
-            return self._named(batch, rows)
+            named = self._named(batch, rows)
+            if self.arrival is not None and self.arrival.weights is not None and len(ids) == rows:
+                self.arrival = replace(self.arrival, weights=_following(named, ids, self.arrival.weights))
+            return named
         if len(ids) == rows:
             return self._listed(ids, rows).to(device, non_blocking=True)
         if not self.needed and (self.arrival is None or self.arrival.weights is None):
@@ -165,6 +172,22 @@ class RowIds:
 def as_given(batches: Any) -> Any:
     """The batch sampler that the user gave to a loader, where we listen to it or not."""
     return batches.inner if isinstance(batches, _Listening) else batches
+
+
+def _following(
+    named: Int[Tensor, "rows"], drawn: Sequence[int] | Tensor, weights: list[float] | Tensor
+) -> list[float] | Tensor:
+    """Weights of the rows as they were drawn, in the order of the same rows in the batch.
+
+    Where the batch names others, such as groups, there is nothing to go by, and its rows are taken to be in order.
+    """
+    known = torch.as_tensor(drawn, dtype=torch.int64).to(named.device, non_blocking=True)
+    if may_look(named.device) and torch.equal(known, named):
+        return weights
+    ours = torch.as_tensor(weights, dtype=torch.float32).to(named.device, non_blocking=True)
+    before, after = known.argsort(stable=True), named.argsort(stable=True)
+    same = (known.index_select(0, before) == named.index_select(0, after)).all()
+    return torch.where(same, ours.scatter(0, after, ours.index_select(0, before)), ours)
 
 
 def _stop_listening(loader: Any) -> None:

@@ -55,7 +55,7 @@ class SelectionReport(SelectionCallback):
             dataset holds there.
         margins: Read logits and targets for margins, forgetting and likely mislabelled rows, where rows are one
             prediction each, of a class.
-        id_key: Entry of the batch that holds row ids; ``None`` takes them from the loader's sampler.
+        id_key: Entry of the batch that holds row ids; ``None`` takes them from the sampler, whose order batches keep.
         rows: Length of the dataset, where it does not tell.
         name: What it is called in messages, and its key in the checkpoint.
 

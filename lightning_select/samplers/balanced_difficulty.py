@@ -71,7 +71,7 @@ class BalancedDifficulty(OnlineSampler):
         decay: Share of a row's counts of attempts that stays when it is tried again; 0: the latest visit alone counts.
         num_samples: Rows of one epoch; ``None``: as many as the dataset has.
         seed: Seed of the draws.
-        id_key: Entry of the batch that holds row ids, for what is learnt.
+        id_key: Entry of the batch that holds row ids; ``None``: batches keep the order in which rows were drawn.
         lag: Batches that every draw is ahead of the training at least.
 
     Raises:

@@ -39,7 +39,7 @@ class OnlineSampler(DistributedSampler[Any]):
         dataset: What is sampled from, or its number of rows.
         num_samples: Rows of one epoch, of all ranks together; ``None`` is the length of the dataset.
         seed: Seed of the draws.
-        id_key: Entry of the batch that holds row ids, for what is learnt; ``None`` goes by the order of the draws.
+        id_key: Entry of the batch that holds row ids; ``None``: batches keep the order in which rows were drawn.
         lag: Batches that every draw is ahead of the training at least. A loader with workers draws ahead by ``workers x
             prefetch_factor``; with a ``lag`` as large, any smaller number of workers draws the same rows.
 

@@ -84,7 +84,7 @@ class InfoBatch(OnlineSampler):
         mode: Do epochs keep their length (``constant``), or is each one pass (``shrinking``)?
         num_samples: Rows of one epoch; ``None``: as many as the dataset has. Not in ``shrinking`` mode.
         seed: Seed of the draws.
-        id_key: Entry of the batch that holds row ids, for what is learnt.
+        id_key: Entry of the batch that holds row ids; ``None``: batches keep the order in which rows were drawn.
         lag: Batches that every draw is ahead of the training at least.
 
     Raises:

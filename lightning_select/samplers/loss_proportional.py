@@ -77,7 +77,7 @@ class LossProportional(OnlineSampler):
             chance to be drawn first.
         num_samples: Rows of one epoch, of all ranks together; ``None`` is the length of the dataset.
         seed: Seed of the draws.
-        id_key: Entry of the batch that holds row ids; ``None`` goes by the order of the draws.
+        id_key: Entry of the batch that holds row ids; ``None``: batches keep the order in which rows were drawn.
         lag: Batches that every draw is ahead of the training at least.
 
     Raises:

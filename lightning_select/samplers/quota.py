@@ -73,7 +73,7 @@ class Quota(OnlineSampler):
         max_trials: Attempts after which a row is done, solved or not.
         num_samples: Rows of one epoch; ``None``: as many as the dataset has.
         seed: Seed of the draws.
-        id_key: Entry of the batch that holds row ids, for what is learnt.
+        id_key: Entry of the batch that holds row ids; ``None``: batches keep the order in which rows were drawn.
         lag: Batches that every draw is ahead of the training at least.
 
     Raises:

@@ -60,7 +60,7 @@ class RepeatedRandom(OnlineSampler):
         replacement: May a row come again before all have come? Inside an epoch none does.
         num_samples: Rows of an epoch in place of ``fraction``.
         seed: Seed of the draws.
-        id_key: Entry of the batch that holds row ids; ``None`` goes by the order of the draws.
+        id_key: Entry of the batch that holds row ids; ``None``: batches keep the order in which rows were drawn.
         lag: Batches that every draw is ahead of the training at least.
 
     Raises:

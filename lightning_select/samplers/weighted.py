@@ -56,7 +56,7 @@ class Weighted(OnlineSampler):
         num_samples: Rows of one epoch, of all ranks together; ``None`` is the length of the dataset or, without
             replacement, the number of rows of positive weight.
         seed: Seed of the draws.
-        id_key: Entry of the batch that holds row ids; ``None`` goes by the order of the draws.
+        id_key: Entry of the batch that holds row ids; ``None``: batches keep the order in which rows were drawn.
         lag: Batches that every draw is ahead of the training at least.
 
     Raises:
