@@ -35,6 +35,7 @@ __all__ = [
     "TRAINER_LINKS",
     "Callback",
     "DummyLogger",
+    "count_as_started",
     "count_training_loaders",
     "join_namespaces",
     "keeping_buffers",
@@ -156,6 +157,13 @@ def steps_so_far(trainer: Any) -> int:
         return int(trainer.global_step)
     # Restored with the loops, and one that was begun, and ended in an error, is not counted.
     return int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)
+
+
+def count_as_started(trainer: Any) -> None:
+    """Have Lightning count a batch that is ``None``, and skipped, as begun; or else it comes again in a resumed run."""
+    count = trainer.fit_loop.epoch_loop.batch_progress
+    if count.current.started < count.current.ready:
+        count.increment_started()
 
 
 def train_source(trainer: Any) -> Any:

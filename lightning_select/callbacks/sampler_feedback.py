@@ -25,7 +25,7 @@ from lightning_select.callbacks.loaders import (
 )
 from lightning_select.callbacks.restoring import saved_feedback
 from lightning_select.callbacks.wrap import Wrap
-from lightning_select.compat import planned_steps, rank_zero_info, starts_amid_epoch
+from lightning_select.compat import count_as_started, planned_steps, rank_zero_info, starts_amid_epoch
 from lightning_select.device_loader import DeviceLoader
 from lightning_select.errors import MissingSignalError, TrainingStepContractError
 from lightning_select.samplers.base import OnlineSampler
@@ -99,8 +99,8 @@ class SamplerFeedback(SelectionCallback):
         if self.sampler is None:
             return
         super().on_train_start(trainer, pl_module)
-        rows = self._rows
-        self._gathering = Gathering(self.sampler.owner, rows=rows, steady=rows > 0, amid=starts_amid_epoch(trainer))
+        how = {"steady": self._rows > 0, "amid": starts_amid_epoch(trainer)}
+        self._gathering = Gathering(self.sampler.owner, rows=self._rows, **how)
         self.sampler.progress = so_far(trainer, self.sampler.progress, self.total_steps)
 
     @property
@@ -131,9 +131,8 @@ class SamplerFeedback(SelectionCallback):
         sampler = self.sampler
         if sampler is None or self.interception is None:
             return
-        count = trainer.fit_loop.epoch_loop.batch_progress
-        if batch is None and count.current.started < count.current.ready:
-            count.increment_started()  # or else Lightning takes the skipped batch for one to come, when it is resumed
+        if batch is None:
+            count_as_started(trainer)
         arrival, ids = self.interception.arrival, self.interception.ids
         if sampler.needs and ids is not None:
             self._feed(sampler, ids, outputs)
@@ -165,11 +164,10 @@ class SamplerFeedback(SelectionCallback):
             ConfigurationError: The sampler has drawn already, for workers that cannot be called back.
         """
         self._state, self._sees_success = saved_feedback(self.name, state_dict)
-        if self.sampler is None:
-            return
-        if self.sampler.drawing:
+        if self.sampler is not None and self.sampler.drawing:
             raise restored_late(self.sampler)
-        self._restore(self.sampler)
+        if self.sampler is not None:
+            self._restore(self.sampler)
 
     def _process_dataloader(self, original: Any, *args: Any, **kwargs: Any) -> Any:
         loader = original(*args, **kwargs)
@@ -217,9 +215,8 @@ class SamplerFeedback(SelectionCallback):
         signals = returned_signals(sampler, module, outputs, self._heard, ids)
         if "success" in sampler.needs and not signals.keys() & SOURCES and outputs:
             signals |= {} if (correct := self._success(sampler)) is None else {"correct": correct}
-        if not signals:
-            return  # the step skipped this batch
-        sampler.observe(*of_all_ranks(sampler, self._gathering, ids, signals))
+        if signals:  # or else the step skipped this batch
+            sampler.observe(*of_all_ranks(sampler, self._gathering, ids, signals))
 
     def _success(self, sampler: OnlineSampler) -> Float[Tensor, "rows"] | None:
         """What the step classified right; at the first batch nobody has looked, so it is run once more."""
