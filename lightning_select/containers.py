@@ -107,8 +107,7 @@ def _sequence_like(part: Any, values: list[Any]) -> Any:
     kind, why = type(part), "makes other values of them"
     try:
         if isinstance(part, list):  # with what it carries beside its values, and past its constructor
-            rebuilt: Any = copy.copy(part)
-            rebuilt[:] = values
+            rebuilt: Any = _refilled(part, values)
         else:
             rebuilt = kind(*values) if is_namedtuple(part) else kind(values)
         if len(rebuilt) == len(values) and all(one is other for one, other in zip(rebuilt, values, strict=True)):
@@ -119,6 +118,15 @@ def _sequence_like(part: Any, values: list[Any]) -> Any:
         f"A sequence in a batch must be of a class that can be made of its values, got {kind.__name__}, which {why}. "
         f"Teach it in one line: take_rows.register({kind.__name__}, lambda batch, index: ...)."
     )
+
+
+def _refilled(part: list[Any], values: list[Any]) -> Any:
+    rebuilt = copy.copy(part)
+    try:
+        rebuilt[:] = values
+    except TypeError:  # one that does not change is made anew
+        return type(part)(values)
+    return rebuilt
 
 
 def _fields_set(part: Any) -> list[str]:

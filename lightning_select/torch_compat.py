@@ -18,17 +18,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = [
-    "GRAD_BEGINS",
-    "GRAD_ENDS",
     "MODULE_CHILDREN",
     "MODULE_HOOKS",
     "MODULE_PARAMETERS",
     "MODULE_TABLES",
+    "NO_GRAD_CODE",
     "NO_TORCH_FUNCTION",
     "PACK_PADDED",
-    "SET_GRAD_CALL",
     "SET_GRAD_ENABLED",
-    "SET_GRAD_ENTER",
     "SET_GRAD_INIT",
     "STANDARD_GAMMA",
     "TorchDispatchMode",
@@ -74,16 +71,15 @@ NO_TORCH_FUNCTION: Any = torch._C._disabled_torch_function_impl
 SET_GRAD_ENABLED = torch._C._set_grad_enabled
 """What ``no_grad``, ``enable_grad`` and ``set_grad_enabled`` call in the end; a torch function mode is shown it."""
 
-SET_GRAD_INIT, SET_GRAD_ENTER, SET_GRAD_CALL = (
-    getattr(torch.set_grad_enabled, name).__code__ for name in ("__init__", "__enter__", "__call__")
-)
-"""The code of ``set_grad_enabled``, which sets the mode when it is made, and again when it begins a block."""
+SET_GRAD_INIT = torch.set_grad_enabled.__init__.__code__
+"""The code that makes a ``set_grad_enabled``, which sets the mode at once."""
 
-GRAD_BEGINS, GRAD_ENDS = (
-    frozenset(getattr(kind, name).__code__ for kind in (torch.no_grad, torch.enable_grad, torch.set_grad_enabled))
+NO_GRAD_CODE = {
+    getattr(kind, name).__code__: name == "__enter__"
+    for kind in (torch.no_grad, torch.enable_grad)
     for name in ("__enter__", "__exit__")
-)
-"""The code that begins a block with another mode, and the code that ends one."""
+}
+"""The code that begins a block with or without gradients (true), and the code that ends one."""
 
 _L1_CODE = getattr(F.l1_loss, "__code__", None)
 

@@ -445,3 +445,14 @@ def test_any_nesting_is_cut_part_by_part(inner: Any, order: list[int]) -> None:
     back = take_rows(taken, torch.tensor(order).argsort())
     assert equal(back, batch)
     assert torch.equal(taken["x"], X[torch.tensor(order)])
+
+
+def test_a_list_that_does_not_change_is_made_anew() -> None:
+    class Fixed(list):  # type: ignore[type-arg]
+        def __setitem__(self, place: Any, value: Any) -> None:
+            raise TypeError("it does not change")
+
+    batch = Fixed([torch.arange(4), torch.arange(4) * 2])
+    taken = take_rows(batch, torch.tensor([3, 1]))
+    assert type(taken) is Fixed
+    assert [part.tolist() for part in taken] == [[3, 1], [6, 2]]

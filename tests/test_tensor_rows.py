@@ -103,13 +103,13 @@ def test_a_step_that_goes_by_the_class_of_its_tensors_trains_on_the_rows_cut_by_
 def test_class_and_attributes_stay(kind: type[Tensor]) -> None:
     x = torch.arange(12.0).reshape(4, 3)
     part: Any = x.as_subclass(kind)
-    part.size_of_all, part.names, part.marks = (7, 9), torch.arange(4), np.arange(4)
+    part.size_of_all, part.places, part.marks = (7, 9), torch.arange(4), np.arange(4)
     taken = take_rows({"x": part, "y": torch.arange(4)}, INDEX)["x"]
     assert type(taken) is kind
     assert torch.equal(taken.as_subclass(Tensor), x[INDEX])
     assert taken.size_of_all == (7, 9)
-    assert taken.names.tolist() == taken.marks.tolist() == [2, 0]
-    assert part.names.tolist() == [0, 1, 2, 3]
+    assert taken.places.tolist() == taken.marks.tolist() == [2, 0]
+    assert part.places.tolist() == [0, 1, 2, 3]
 
 
 def test_parameters_and_wrappers_give_what_torch_gives() -> None:

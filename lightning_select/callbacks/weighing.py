@@ -132,7 +132,7 @@ class WeighedStep:
         run = Run.of(self._module, capture, loss, rows)
         shape = self._runner.known.of(run.names, run.reached)
         if shape is None or not shape.fits(run):
-            shape = self._runner.probe(again, batch_idx)
+            shape = self._runner.probe(again, batch_idx, reached=run.reached)
             seen = "in a second run on the same"
             if shape.names != run.names:
                 raise contract_error(self._module, f"other reductions in training than {seen} batch")

@@ -20,7 +20,7 @@ from lightning_select.signals.head.lazy_logits import UnfollowedError
 from lightning_select.signals.head.reader import HeadReader
 from lightning_select.signals.layout.compiled import is_compiled, may_be_compiled, runs_compiled, told_uncompiled
 from lightning_select.signals.layout.experiments import device_of, examine
-from lightning_select.signals.layout.known import KnownSteps
+from lightning_select.signals.layout.known import Flags, KnownSteps
 from lightning_select.signals.layout.noise import RowNoise, skip_draws
 from lightning_select.signals.layout.probe import Run, StepShape
 from lightning_select.signals.memory import is_out_of_memory, pass_on_out_of_memory
@@ -35,7 +35,7 @@ from lightning_select.types import Batch
 
 __all__ = ["StepRunner"]
 
-_Read = tuple[Signals | None, tuple[str, ...], tuple[bool, ...] | None]
+_Read = tuple[Signals | None, tuple[str, ...], Flags | None]
 """Signals where the step was as expected, the reductions that it made, and those that its loss depends on if known."""
 
 
@@ -114,8 +114,9 @@ class StepRunner:
     def _measure_in_full(self, batch: Batch, known: StepShape | None, needs: Collection[str]) -> Signals:
         """The signals from a pass that runs the step to its end."""
         self._losses = []
-        for _ in range(3):
-            guess = known or self.probe(batch)
+        reached: Flags | None = None
+        for _ in range(4):
+            guess = known or self.probe(batch, reached=reached)
             signals, names, reached = self._read_somehow(batch, guess, needs, examined=known is None)
             if signals is not None:
                 self._last = guess
@@ -190,12 +191,13 @@ class StepRunner:
         """Was a step probed yet, on a batch that shows where its rows are, if there are several now?"""
         return bool(self.known) and (rows == 1 or self.known.sure)
 
-    def probe(self, batch: Batch, batch_idx: int | None = None) -> StepShape:
+    def probe(self, batch: Batch, batch_idx: int | None = None, *, reached: Flags | None = None) -> StepShape:
         """Find out where the rows are in the step's reductions; runs the step a few times, once per kind of step.
 
         Args:
             batch: The batch, on its device.
             batch_idx: What the step is told as its index; ``None``: that of the batch which comes next.
+            reached: Which reductions its loss was seen to depend on; where two rows show others, all are looked at.
 
         Raises:
             TrainingStepContractError: The step shows no loss per row.
@@ -207,7 +209,10 @@ class StepRunner:
             with self._running(batch, batch_idx=batch_idx, eager=True, **how) as step:
                 return step()
 
-        shape = examine(self._module, partial(self._surroundings.attempt, run), batch, rows_of(batch))
+        look = partial(examine, self._module, partial(self._surroundings.attempt, run), batch, rows_of(batch))
+        shape = look()
+        if reached not in (None, shape.reached) and not shape.whole:
+            shape = look(whole=True)
         self._last = shape = replace(shape, trained=self._surroundings.trained)
         self.known.add(shape)
         self._unweighted.tell(shape, accumulates=self._surroundings.gradients.accumulates)

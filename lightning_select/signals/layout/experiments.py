@@ -37,7 +37,7 @@ _INNOCENT = frozenset({"nearly", "changed"})
 """Signs that terms are not the very terms of single rows in another order."""
 
 
-def examine(module: nn.Module, run: RunStep, batch: Batch, rows: int) -> StepShape:
+def examine(module: nn.Module, run: RunStep, batch: Batch, rows: int, *, whole: bool = False) -> StepShape:
     """What is known of the step after it ran a few times.
 
     Args:
@@ -45,12 +45,13 @@ def examine(module: nn.Module, run: RunStep, batch: Batch, rows: int) -> StepSha
         run: Runs the step on a batch without a trace; takes the arguments of the runs of `StepRunner`.
         batch: The batch.
         rows: Number of its rows.
+        whole: Ask the graph of the whole batch, at the price of its memory, and not that of two of its rows.
 
     Raises:
         TrainingStepContractError: The step shows no loss per row.
     """
     order = torch.arange(rows, device=device_of(batch))
-    few = _run_few(run, batch, order) or run(batch, grad=True)[0]
+    few = (None if whole else _run_few(run, batch, order)) or run(batch, grad=True)[0]
     look = _look(run, batch, few, order)
     full = look.full
     if look.losses is not None:
@@ -74,7 +75,7 @@ def examine(module: nn.Module, run: RunStep, batch: Batch, rows: int) -> StepSha
     refuse_unreadable(look.shape, full)
     doubtful = [finding for finding in look.findings if finding is not None and finding.ambiguous]
     unsure = doubtful and (any(f.sign == "alike" for f in doubtful) or _reordered(batch, order.flip(0)) is None)
-    return replace(look.shape, sure=not unsure)
+    return replace(look.shape, sure=not unsure, whole=few.rows == rows)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from lightning_select.signals.layout.probe import Run, StepShape
 
-__all__ = ["KnownSteps"]
+__all__ = ["Flags", "KnownSteps"]
 
 Names = tuple[str, ...]
 Flags = tuple[bool, ...]
+"""One for each reduction, or for each weight."""
 
 
 class KnownSteps:
@@ -28,8 +29,9 @@ class KnownSteps:
 
     @property
     def sure(self) -> bool:
-        """Do the rows of every batch that was probed show where rows are?"""
-        return all(shape.sure for shape in self._found.values())
+        """Does a batch of every kind of step that was probed show where rows are?"""
+        sure = {names for (names, *_), shape in self._found.items() if shape.sure}
+        return all(names in sure for names, *_ in self._found)
 
     @property
     def first(self) -> StepShape | None:
@@ -65,13 +67,14 @@ class KnownSteps:
             examined: Was it the very batch that ``guess`` was found out on?
         """
         if run.names != guess.names or not guess.fits(run, examined=examined):
-            known = self.of(run.names, None)
-            if known is not None and not known.fits(run):
-                self._found = {key: shape for key, shape in self._found.items() if shape is not known}
+            kept = (key for key, shape in self._found.items() if key[0] != run.names or shape.fits(run))
+            self._found = {key: self._found[key] for key in kept}
             return False, None
         reached = guess.reached_in(run)
-        if examined:
+        if examined and (guess.whole or reached in (None, guess.reached)):
             self.add(guess, reached)
+        elif examined:
+            return False, reached  # the whole batch shows other losses than two rows of it
         elif guess.trained != trained:
             return False, None
         elif reached is not None and reached != guess.reached:

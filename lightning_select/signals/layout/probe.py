@@ -69,6 +69,7 @@ class StepShape:
         reached: Does the loss depend on it at all, be it on its way to the terms of another?
         loose: Could the loss depend on it, but does not? It may join later.
         trained: Which weights were trained.
+        whole: Was the graph that shows all this one of the whole batch, and not one of two rows?
     """
 
     names: tuple[str, ...]
@@ -83,6 +84,7 @@ class StepShape:
     reached: tuple[bool, ...] = ()
     loose: tuple[bool, ...] = ()
     trained: tuple[bool, ...] = ()
+    whole: bool = False
 
     @property
     def asked(self) -> tuple[bool, ...]:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from types import FrameType
 
-from lightning_select.torch_compat import GRAD_BEGINS, GRAD_ENDS, SET_GRAD_CALL, SET_GRAD_ENTER, SET_GRAD_INIT
+from lightning_select.torch_compat import NO_GRAD_CODE, SET_GRAD_INIT
 
 __all__ = ["GradientSwitches"]
 
 
 class GradientSwitches:
-    """Follows ``no_grad``, ``enable_grad`` and ``set_grad_enabled`` of a step.
+    """Follows the blocks of ``no_grad`` and ``enable_grad`` of a step.
 
     Where gradients are off already, a block that turns them off sets the same value where it begins and where it ends.
-    Who sets it tells the two apart.
+    Who sets it tells the two apart. ``set_grad_enabled`` is passed over: a step that sets what it has found before
+    (``set_grad_enabled(is_grad_enabled())``, an optimizer inside of it) has found them off, which tells nothing.
 
     Attributes:
         on: Would there be gradients here in training?
@@ -26,7 +27,6 @@ class GradientSwitches:
     def __init__(self) -> None:
         self.on = True
         self._outside: list[bool] = []
-        self._before = True
 
     def note(self, mode: bool, caller: FrameType | None) -> None:
         """The step sets whether there are gradients.
@@ -35,15 +35,11 @@ class GradientSwitches:
             mode: Are there to be any?
             caller: The frame that asks for it.
         """
-        code = None if caller is None else caller.f_code
-        if caller is not None and caller.f_back is not None and code is SET_GRAD_INIT:
-            code = caller.f_back.f_code  # no_grad does it by an object of set_grad_enabled
-        if code in GRAD_BEGINS:
-            self._outside.append(self._before if code is SET_GRAD_ENTER else self.on)  # that object has set it already
+        if caller is not None and caller.f_code is SET_GRAD_INIT:
+            caller = caller.f_back  # no_grad does it by an object of set_grad_enabled
+        begins = None if caller is None else NO_GRAD_CODE.get(caller.f_code)
+        if begins:
+            self._outside.append(self.on)
             self.on = mode
-        elif code in GRAD_ENDS:
-            self.on = self._outside.pop() if self._outside else True
-        elif code is SET_GRAD_CALL:  # as a decorator it takes back what it has set
-            self.on = self._before
-        else:
-            self._before, self.on = self.on, mode
+        elif begins is not None and self._outside:
+            self.on = self._outside.pop()

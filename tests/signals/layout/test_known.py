@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_select import BatchSelection, LossReweighting
 from lightning_select.selectors.top_k import TopK
@@ -91,7 +92,25 @@ class Thaws(Joins):
         self.second.requires_grad_(False)
 
 
-EVERY = pytest.mark.parametrize("kind", [Joins, Leaves, Replaces, Alternates, Thaws])
+class Rarely(Changing):
+    """Adds the second loss where some number of the batch is large, which two rows of it need not show."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        first = F.cross_entropy(self.net(batch[0]), batch[1])
+        second = F.mse_loss(self.second(batch[0]), F.one_hot(batch[1], CLASSES).float())
+        return first + 3 * second if self.large(batch) else first
+
+    def large(self, batch: Any) -> bool:
+        return len(batch[0]) > 2 and bool(batch[0].abs().max() > 1.5)
+
+    def rows(self, batch: Any, step: int) -> Tensor:
+        wanted = F.one_hot(batch[1], CLASSES).float()
+        first = F.cross_entropy(self.net(batch[0]), batch[1], reduction="none")
+        second = (self.second(batch[0]) - wanted).square().mean(dim=1)
+        return first + 3 * second if self.large(batch) else first
+
+
+EVERY = pytest.mark.parametrize("kind", [Joins, Leaves, Replaces, Alternates, Thaws, Rarely])
 
 
 @EVERY
@@ -142,3 +161,50 @@ def test_each_kind_of_step_is_probed_once() -> None:
     assert calls.count(1) > 2
     # To score as the step before, to score as what it is, and to train.
     assert [calls.count(step) for step in range(2, STEPS)] == [3] * (STEPS - 2)
+
+
+@pytest.mark.parametrize("weighs", [True, False])
+def test_a_batch_that_does_not_show_its_rows_has_nobody_probe_for_ever(weighs: bool) -> None:
+    """The last batch of an epoch, of one row, whose loss has a term more than all others."""
+    calls: list[int] = []
+
+    class Tokens(Base):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            calls.append(batch_idx)
+            predicted, wanted = self(batch[0]).flatten(), batch[0][:, :CLASSES].flatten()
+            first, second = F.mse_loss(predicted, wanted), F.l1_loss(predicted, wanted + 1)
+            return first + second if len(batch[0]) == 1 else first
+
+    data = TensorDataset(torch.randn(41, FEATURES), torch.randint(CLASSES, (41,)))
+    ours = LossReweighting(torch.ones_like) if weighs else BatchSelection(lambda one: one.loss, TopK(), keep=0.5)
+    fit(Tokens, ours, data=DataLoader(data, 8), max_epochs=3)
+    assert [calls.count(place) for place in range(1, 5)] == [3 if weighs else 6] * 4
+
+
+def test_a_term_that_joins_where_rows_are_all_alike_is_found_in_the_next_batch() -> None:
+    seen: list[Tensor] = []
+    wanted: list[Tensor] = []
+
+    class Tokens(Base):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            predicted, target = self(batch[0]), batch[0][:, :CLASSES]
+            first = F.mse_loss(predicted.flatten(), target.flatten())
+            second = F.l1_loss(predicted.flatten(), target.flatten() + 1)
+            return first + second if self.global_step >= 3 else first
+
+        def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+            with torch.no_grad():
+                errors = self(batch[0]) - batch[0][:, :CLASSES]
+                both = errors.square().mean(dim=1), (errors - 1).abs().mean(dim=1)
+            wanted.append(both[0] + (both[1] if self.global_step >= 3 else 0))
+            return batch
+
+    def score(signals: Any) -> Tensor:
+        seen.append(signals.loss)
+        return signals.loss
+
+    inputs = torch.randn(48, FEATURES)
+    inputs[24:32] = inputs[24]
+    data = TensorDataset(inputs, torch.zeros(48, dtype=torch.int64))
+    fit(Tokens, BatchSelection(score, TopK(), keep=4), data=DataLoader(data, 8), max_epochs=1)
+    torch.testing.assert_close(seen, wanted)

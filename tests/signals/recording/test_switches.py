@@ -36,16 +36,28 @@ def in_a_block_of_blocks(scalar: Tensor) -> Tensor:
         return 0.1 * scalar + 1
 
 
-def by_setting(scalar: Tensor) -> Tensor:
-    with torch.set_grad_enabled(False):
+def as_it_was(scalar: Tensor) -> Tensor:
+    with torch.set_grad_enabled(torch.is_grad_enabled()):
         return 0.1 * scalar + 1
 
 
-def by_a_call(scalar: Tensor) -> Tensor:
+def set_back(scalar: Tensor) -> Tensor:
+    before = torch.is_grad_enabled()
     torch.set_grad_enabled(False)
-    found = 0.1 * scalar + 1
-    torch.set_grad_enabled(True)
-    return found
+    scalar * 2
+    torch.set_grad_enabled(before)
+    return 0.1 * scalar + 1
+
+
+@torch.set_grad_enabled(True)
+def decorated_with_gradients(scalar: Tensor) -> Tensor:
+    return 0.1 * scalar + 1
+
+
+def beside_an_optimizer(scalar: Tensor) -> Tensor:
+    weight = torch.nn.Parameter(torch.ones(1))
+    torch.optim.SGD([weight], lr=0.1).step()
+    return 0.1 * scalar + 1
 
 
 def in_inference(scalar: Tensor) -> Tensor:
@@ -65,10 +77,11 @@ def inside_again(scalar: Tensor) -> Tensor:
         return 0.1 * scalar + 1
 
 
-CONSTANT = [in_a_block, decorated, in_a_block_of_blocks, by_setting, by_a_call, in_inference]
+CONSTANT = [in_a_block, decorated, in_a_block_of_blocks, in_inference]
+FOLLOWED = [after_blocks, inside_again, as_it_was, set_back, decorated_with_gradients, beside_an_optimizer]
 
 
-@pytest.mark.parametrize("scale", [*CONSTANT, after_blocks, inside_again], ids=lambda scale: scale.__name__)
+@pytest.mark.parametrize("scale", [*CONSTANT, *FOLLOWED], ids=lambda scale: scale.__name__)
 def test_coefficients_are_those_of_training(scale: Callable[[Tensor], Tensor]) -> None:
     x = torch.tensor([1.0, 2.0, 6.0], requires_grad=True)
 
