@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_select.errors import BatchFormatError
+from lightning_select.tensor_rows import TEACH
 
 __all__ = [
     "DESCRIPTIONS",
@@ -116,7 +117,7 @@ def _sequence_like(part: Any, values: list[Any]) -> Any:
         why = f"says: {error}"
     raise BatchFormatError(
         f"A sequence in a batch must be of a class that can be made of its values, got {kind.__name__}, which {why}. "
-        f"Teach it in one line: take_rows.register({kind.__name__}, lambda batch, index: ...)."
+        f"Teach it in one line: {TEACH.format(kind.__name__)}."
     )
 
 

@@ -159,7 +159,7 @@ class StepRunner:
             fits, reached = self.known.judge(guess, run, self._surroundings.trained, examined=examined)
             if not fits:
                 return None, run.names, reached
-            if guess.plain or any(coefficient is not None for coefficient in run.coefficients):
+            if guess.plain or reached is not None:
                 signals = read_signals(run, guess, needs, self._pieces.scales, which)
                 self._losses = losses_seen(run, guess) if self._head.wants_trial(needs) else []
                 return signals, run.names, reached

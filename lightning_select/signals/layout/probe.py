@@ -92,10 +92,14 @@ class StepShape:
         return tuple(map(or_, self.connected, self.loose)) if any(self.loose) else self.connected
 
     def reached_in(self, run: Run) -> tuple[bool, ...] | None:
-        """Which reductions the loss of a run depends on that asked about some; of the others, those that it did."""
-        if run.reached is None or len(run.coefficients) != len(self.names):
+        """Which reductions the loss of a run depends on that asked about some; of the others, those that it did.
+
+        The run is one that makes these reductions.
+        """
+        found = run.reached
+        if found is None:
             return None
-        told = zip(run.reached, self.asked, self.reached, strict=True)
+        told = zip(found, self.asked, self.reached, strict=True)
         return tuple([seen if asked else before for seen, asked, before in told])
 
     @property

@@ -37,16 +37,17 @@ def shape_of(few: Run, full: Run, findings: Sequence[Finding | None]) -> StepSha
     seen = [r.scalar for place, r in enumerate(few.capture.records) if r.connected and place not in mixing]
     unseen = hides_a_reduction(few.loss, seen)
     outer = carried_over([place not in inner for place in range(len(few.names))], few, full)
+    used = reached(few, full)
     return StepShape(
         names=full.names,
         layouts=tuple(layout if own and not single else None for layout, own in zip(layouts, outer, strict=True)),
-        connected=tuple(one and own for one, own in zip(reached(few, full), outer, strict=True)),
+        connected=tuple(one and own for one, own in zip(used, outer, strict=True)),
         coefficients=tuple(None if c is None else float(c) for c in full.coefficients),
         left_out=0.0 if single else _left_out(few, coefficients, of_rows, unseen),
         unseen=unseen,
         single=single,
         unreduced=reaching(few.loss, few.capture.unreduced),
-        reached=tuple(reached(few, full)),
+        reached=tuple(used),
         loose=_loose(few) if few.names == full.names else (False,) * len(full.names),
     )
 
